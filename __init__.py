@@ -1,0 +1,1 @@
+"""Callboard: background jobs and schedules for Python services, as actors on RabbitMQ."""
