@@ -1,0 +1,73 @@
+"""Fixtures for every test: the addresses of real servers, found or started once a run (see provision.py).
+
+A missing server fails the tests that need it where CI is set, and skips them, with the reasons, elsewhere.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from provision import RABBITMQ, REDIS, NoServer, Service, provide
+
+TESTS = Path(__file__).parent
+KINDS = {"unit", "contract", "integration", "faults", "simulation", "interop", "model", "house", "bench"}
+_used = pytest.StashKey[dict[str, str]]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.stash[_used] = {}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        kind = item.path.relative_to(TESTS).parts[0]
+        if kind not in KINDS:
+            raise pytest.UsageError(f"{item.path}: tests live in one of tests/{{{','.join(sorted(KINDS))}}}/")
+        item.add_marker(kind)
+
+
+def pytest_report_header(config: pytest.Config) -> list[str]:
+    lines = []
+    for service in (REDIS, RABBITMQ):
+        if service.given in os.environ:
+            lines.append(f"{service.name}: given by {service.given}")
+        else:
+            image = os.environ.get(service.image_variable) or service.image
+            lines.append(f"{service.name}: {service.given} is not set; a container of {image}, else a local process")
+    return lines
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    for name, origin in config.stash[_used].items():
+        terminalreporter.write_line(f"{name}: {origin}")
+
+
+@pytest.fixture(scope="session")
+def redis_url(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A Redis shared by the whole run: keep to a namespace of your own and never flush it."""
+    yield from _serve(REDIS, request.config, tmp_path_factory.mktemp("redis"))
+
+
+@pytest.fixture(scope="session")
+def amqp_url(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A RabbitMQ shared by the whole run: keep to a namespace of your own."""
+    yield from _serve(RABBITMQ, request.config, tmp_path_factory.mktemp("rabbitmq"))
+
+
+def _serve(service: Service, config: pytest.Config, folder: Path) -> Iterator[str]:
+    try:
+        provided = provide(service, folder)
+    except NoServer as missing:
+        config.stash[_used][service.name] = str(missing)
+        if os.environ.get("CI", "").lower() not in ("", "0", "false"):
+            pytest.fail(f"{missing}. In CI every server must be there.", pytrace=False)
+        pytest.skip(str(missing))
+    passed_over = "".join(f" (not used: {reason})" for reason in provided.passed_over)
+    config.stash[_used][service.name] = provided.origin + passed_over
+    try:
+        yield provided.url
+    finally:
+        provided.close()
