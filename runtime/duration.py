@@ -5,12 +5,14 @@ from __future__ import annotations
 import math
 from datetime import timedelta
 
+from .errors import InvalidJob
+
 Duration = int | float | timedelta
 
 MAX_SECONDS = 10 * 366 * 86_400  # ten years: what is longer is a mistake of units, and would overflow what stores index
 
 
-class DurationInvalid(ValueError):
+class DurationInvalid(InvalidJob):
     """A duration that is not a number of seconds from 0 to ten years. Names the parameter and holds the value."""
 
     def __init__(self, *, name: str, value: object, reason: str) -> None:

@@ -15,6 +15,7 @@ from typing import Any, Literal
 from msgspec import Struct
 
 from .duration import MAX_SECONDS, Duration, DurationInvalid, seconds_to_ms
+from .errors import InvalidJob
 
 MAX_RETRIES = 1_000_000
 MAX_FACTOR = 1000.0
@@ -22,7 +23,7 @@ DEFAULT_CAP_MS = 600_000
 MAX_MS = MAX_SECONDS * 1000
 
 
-class RetryInvalid(ValueError):
+class RetryInvalid(InvalidJob):
     def __init__(self, *, path: str, value: object, reason: str) -> None:
         super().__init__(f"{path}: {reason}")
         self.path = path
