@@ -132,9 +132,9 @@ def _container(service: Service, folder: Path, environment: Mapping[str, str]) -
     image = environment.get(service.image_variable) or service.image
     try:
         container = DockerContainer(image).with_exposed_ports(service.port)
-        container.start()
+        container.start()  # also fetches the image, and testcontainers' own reaper unless that is disabled
     except (DockerException, RequestException) as error:
-        return f"image {image} cannot be had or started ({str(error)[:120]})"
+        return f"no container of {image} ({' '.join(str(error).split())[:240]})"
     host, port = container.get_container_host_ip(), int(container.get_exposed_port(service.port))
     deadline = time.monotonic() + CONTAINER_SECONDS
     while not service.answers(host, port):

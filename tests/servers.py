@@ -55,7 +55,7 @@ class OwnedProcess:
                 start_new_session=True,
             )
         self._keeper = subprocess.Popen(
-            ["/bin/sh", "-c", 'read -r line; kill -9 -- "-$1"', "keeper", str(self._process.pid)],
+            ["/bin/sh", "-c", 'read -r line; kill -s KILL -- "-$1"', "keeper", str(self._process.pid)],
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
@@ -109,14 +109,19 @@ def free_port(chooser: random.Random | None = None) -> int:
     chooser = chooser or random.Random()
     for _ in range(200):
         port = chooser.randrange(12_000, 32_000)
-        with socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind((LOOPBACK, port))
-            except OSError:
-                continue
+        if _is_free(port):
             return port
     raise ServerFailed("200 ports tried between 12000 and 32000, all in use")
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((LOOPBACK, port))
+        except OSError:
+            return False
+    return True
 
 
 def redis_answers(host: str, port: int) -> bool:
@@ -177,6 +182,7 @@ class RedisServer:
     def start(self) -> Self:
         """Return once PING is answered. On the same port and the same data as before."""
         self._folder.mkdir(parents=True, exist_ok=True)
+        _require_free(self.port)
         arguments = [self._program, "--bind", LOOPBACK, "--port", str(self.port), "--dir", str(self._folder)]
         for name, value in self.options.items():
             arguments += [f"--{name}", value]
@@ -252,6 +258,7 @@ class RabbitMQServer:
     def start(self) -> Self:
         """Return once the AMQP handshake is answered (3 to 8 s). On the same port and the same data as before."""
         self._folder.mkdir(parents=True, exist_ok=True)
+        _require_free(self.port)
         (self._folder / "enabled_plugins").write_text("[].\n")
         (self._folder / "rabbitmq.conf").write_text("".join(f"{n} = {v}\n" for n, v in self._configuration().items()))
         if self._epmd is None or not self._epmd.running:
@@ -346,6 +353,12 @@ class RabbitMQServer:
             "RABBITMQ_LOG_BASE": str(self._folder / "log"),
             "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": "+S 1:1 +A 8 -kernel inet_dist_use_interface {127,0,0,1}",
         }
+
+
+def _require_free(port: int) -> None:
+    # Otherwise whoever listens there would answer in place of the server that is being started.
+    if not _is_free(port):
+        raise ServerFailed(f"port {port} is in use")
 
 
 def _wait_until(answers: Callable[[], bool], process: OwnedProcess, log: Path) -> None:

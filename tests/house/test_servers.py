@@ -13,6 +13,8 @@ from pathlib import Path
 import aio_pika
 import pytest
 import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 from servers import (
     ProgramMissing,
     RabbitMQServer,
@@ -47,7 +49,13 @@ def private_rabbitmq(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rabbi
 
 
 def client_of(server: RedisServer) -> redis.Redis:
-    return redis.Redis(port=server.port, socket_timeout=0.2, retry=None)
+    return redis.Redis(port=server.port, socket_timeout=0.2, retry=Retry(NoBackoff(), 0))
+
+
+def command_of(pid: int) -> str:
+    """The name of the running program, empty when there is no such process."""
+    record = Path(f"/proc/{pid}/comm")
+    return record.read_text() if record.exists() else ""
 
 
 def test_a_killed_redis_comes_back_on_its_port_with_what_it_had_acknowledged(private_redis: RedisServer) -> None:
@@ -76,10 +84,19 @@ def test_a_frozen_redis_answers_nothing_until_it_goes_on(private_redis: RedisSer
         assert client.ping()
 
 
-def test_a_redis_that_cannot_start_says_why(tmp_path: Path, private_redis: RedisServer) -> None:
-    second = RedisServer(tmp_path / "second", port=private_redis.port, appendonly="perhaps")
+def test_a_redis_that_cannot_start_says_why(private_redis: RedisServer, tmp_path: Path) -> None:
+    refused = RedisServer(tmp_path / "refused", appendonly="perhaps")
 
     with pytest.raises(ServerFailed, match="argument must be 'yes' or 'no'"):
+        refused.start()
+
+
+def test_a_second_redis_on_the_same_port_is_not_mistaken_for_the_first(
+    private_redis: RedisServer, tmp_path: Path
+) -> None:
+    second = RedisServer(tmp_path / "second", port=private_redis.port)
+
+    with pytest.raises(ServerFailed, match="is in use"):
         second.start()
 
 
@@ -122,11 +139,11 @@ async def test_a_killed_rabbitmq_keeps_its_confirmed_messages(private_rabbitmq: 
         message = aio_pika.Message(b"yes", delivery_mode=aio_pika.DeliveryMode.PERSISTENT)
         await channel.default_exchange.publish(message, routing_key="kept")
         first = private_rabbitmq.pid
-        assert Path(f"/proc/{first}/comm").read_text().startswith("beam")
+        assert command_of(first).startswith("beam")
 
         await asyncio.to_thread(private_rabbitmq.kill)
 
-    assert not Path(f"/proc/{first}").exists()
+    assert command_of(first) == ""
     assert not amqp_answers("127.0.0.1", private_rabbitmq.port)
     await asyncio.to_thread(private_rabbitmq.start)
     connection = await aio_pika.connect(private_rabbitmq.url)
