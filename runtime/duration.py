@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from datetime import timedelta
 
 from .errors import InvalidJob
+from .json_value import shown
 
 Duration = int | float | timedelta
 
@@ -16,7 +16,7 @@ class DurationInvalid(InvalidJob):
     """A duration that is not a number of seconds from 0 to ten years. Names the parameter and holds the value."""
 
     def __init__(self, *, name: str, value: object, reason: str) -> None:
-        super().__init__(f"{name}={_short(value)}: {reason}")
+        super().__init__(f"{name}={shown(value)}: {reason}")
         self.name = name
         self.value = value
         self.reason = reason
@@ -38,7 +38,7 @@ def seconds_to_ms(value: object, name: str) -> int:
         case _:
             reason = f"wants seconds (int, float or timedelta), not {type(value).__name__}"
             raise DurationInvalid(name=name, value=value, reason=reason)
-    if math.isnan(seconds):
+    if seconds != seconds:  # NaN; math.isnan fails on an int too large for a float
         raise DurationInvalid(name=name, value=value, reason="is not a number of seconds")
     if seconds < 0:
         raise DurationInvalid(name=name, value=value, reason="must not be negative")
@@ -46,12 +46,3 @@ def seconds_to_ms(value: object, name: str) -> int:
         raise DurationInvalid(name=name, value=value, reason=f"is longer than ten years ({MAX_SECONDS} s)")
     milliseconds = round(seconds * 1000)
     return max(milliseconds, 1) if seconds > 0 else 0
-
-
-def _short(value: object) -> str:
-    # An int of many digits cannot even be written: CPython refuses beyond 4300.
-    if isinstance(value, int) and not isinstance(value, bool) and value.bit_length() > 256:
-        return f"<int of {value.bit_length()} bits>"
-    if isinstance(value, str):
-        return repr(value[:80])
-    return repr(value)[:80]

@@ -174,6 +174,6 @@ def _json_form(value: Any) -> Any:
 def _dumped(value: BaseModel) -> Any:
     try:
         # round_trip leaves out computed fields, which a model that forbids extra members would refuse.
-        return value.model_dump(mode="json", by_alias=True, round_trip=True)
+        return value.model_dump(mode="json", by_alias=True, round_trip=True, warnings="error")
     except (PydanticSerializationError, UnicodeDecodeError) as error:
         raise _Refused(f"the model {type(value).__qualname__} cannot be dumped: {str(error)[:200]}") from error

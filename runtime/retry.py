@@ -16,6 +16,7 @@ from msgspec import Struct
 
 from .duration import MAX_SECONDS, Duration, DurationInvalid, seconds_to_ms
 from .errors import InvalidJob
+from .json_value import shown
 
 MAX_RETRIES = 1_000_000
 MAX_FACTOR = 1000.0
@@ -216,7 +217,7 @@ def _parse_object(value: Mapping[Any, Any], path: str) -> Backoff:
     kinds = ", ".join(BackoffKind)
     given = value.get("type")
     if not isinstance(given, str) or given not in set(BackoffKind):
-        raise RetryInvalid(path=f"{path}.type", value=given, reason=f"{str(given)[:80]!r} is not one of {kinds}")
+        raise RetryInvalid(path=f"{path}.type", value=given, reason=f"{shown(given)} is not one of {kinds}")
     kind = BackoffKind(given)
     for member in value:
         if member not in _MEMBERS[kind]:
@@ -251,9 +252,9 @@ def _duration(value: object, path: str) -> int:
 
 def _number(value: object, path: str, *, low: float, high: float) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float):
-        raise RetryInvalid(path=path, value=value, reason=f"{str(value)[:80]!r} is not a number")
+        raise RetryInvalid(path=path, value=value, reason=f"{shown(value)} is not a number")
     if not low <= value <= high:  # also refuses NaN
-        raise RetryInvalid(path=path, value=value, reason=f"{value} is not from {low} to {high}")
+        raise RetryInvalid(path=path, value=value, reason=f"{shown(value)} is not from {low:g} to {high:g}")
     return float(value)
 
 
@@ -261,5 +262,5 @@ def _classes(value: object, path: str) -> tuple[type[BaseException], ...]:
     classes = tuple(value) if isinstance(value, list | tuple | set | frozenset) else (value,)
     for one in classes:
         if not (isinstance(one, type) and issubclass(one, BaseException)):
-            raise RetryInvalid(path=path, value=one, reason=f"{one!r:.80} is not an exception class")
+            raise RetryInvalid(path=path, value=one, reason=f"{shown(one)} is not an exception class")
     return classes
