@@ -1,0 +1,102 @@
+"""Keeps one connection up: a loop that connects, sets up, waits for the loss, and connects again."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from random import Random
+
+from ..errors import BrokerError
+from .link import Link
+
+BACKOFF_SECONDS = 0.2
+BACKOFF_LIMIT_SECONDS = 5.0
+# A connection or consumer that ended sooner than this counts as one more failure: no hot loop with a server that
+# accepts and closes.
+STEADY_SECONDS = 5.0
+
+log = logging.getLogger(__name__)
+
+
+class Backoff:
+    """The first repetition at once, then full jitter up to a limit that doubles to 5 s."""
+
+    def __init__(self, random: Random) -> None:
+        self._random = random
+        self._failures = 0
+
+    def succeeded(self) -> None:
+        self._failures = 0
+
+    def next_delay(self) -> float:
+        limit = min(BACKOFF_LIMIT_SECONDS, BACKOFF_SECONDS * 2 ** min(self._failures - 1, 10)) if self._failures else 0
+        self._failures += 1
+        return self._random.uniform(0, limit)
+
+
+class Keeper:
+    """`set_up(link)` makes a fresh connection usable; where it raises a BrokerError, the connection is given up."""
+
+    def __init__(
+        self,
+        *,
+        connect: Callable[[], Link],
+        set_up: Callable[[Link], Awaitable[None]],
+        changed: Callable[[], None],
+        random: Random,
+    ) -> None:
+        self.link: Link | None = None
+        self._connect = connect
+        self._set_up = set_up
+        self._changed = changed
+        self._backoff = Backoff(random)
+        self._task: asyncio.Task[None] | None = None
+
+    @property
+    def ready(self) -> bool:
+        """Connected and set up."""
+        return self.link is not None and self.link.up
+
+    async def open(self) -> None:
+        """The first connection; BrokerUnavailable where it fails. From then on it is kept up."""
+        await self._connect_once()
+        self._task = asyncio.get_running_loop().create_task(self._keep())
+
+    async def close(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.wait([self._task])
+            self._task = None
+        link, self.link = self.link, None
+        if link is not None:
+            await link.close()
+
+    async def _connect_once(self) -> None:
+        link = self._connect()
+        await link.open()
+        try:
+            await self._set_up(link)
+        except BaseException:
+            link.abort()
+            raise
+        self.link = link
+        self._changed()
+
+    async def _keep(self) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            if self.link is not None:
+                since = loop.time()
+                await asyncio.wait([self.link.lost])  # which does not cancel it together with this task
+                log.warning("The connection to %s was lost", self.link.broker)
+                self.link.abort()
+                self.link = None
+                self._changed()
+                if loop.time() - since >= STEADY_SECONDS:
+                    self._backoff.succeeded()
+            await asyncio.sleep(self._backoff.next_delay())
+            try:
+                await self._connect_once()
+            except BrokerError as error:
+                log.warning("Connecting again failed: %s", error)
