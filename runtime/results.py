@@ -6,6 +6,7 @@ never returns is the task's own endless loop).
 
     ResultInvalid     what a task returned has no JSON form: names the path and the type
     ResultTooLarge    it has, but beyond the limit
+    RemoteFailure     an error that a task raised in another process
 """
 
 from __future__ import annotations
@@ -53,6 +54,16 @@ class ErrorInfo(Struct, frozen=True, kw_only=True):
     traceback: str = ""
 
 
+class RemoteFailure(Exception):
+    """An error that a task raised in another process: its text, and `module.qualname` of its class and that class's
+    bases, by which retry decisions are made. The error itself is never rebuilt."""
+
+    def __init__(self, info: ErrorInfo, *, class_names: tuple[str, ...]) -> None:
+        super().__init__(f"{info.type}: {info.message}")
+        self.info = info
+        self.class_names = class_names
+
+
 def encode_result(value: object, limit: int) -> bytes:
     """The JSON of what a task returned. `limit` in bytes. Raises ResultInvalid or ResultTooLarge."""
     try:
@@ -70,6 +81,9 @@ def decode_result(encoded: bytes) -> Any:
 
 
 def describe_error(error: BaseException) -> ErrorInfo:
+    """The error as text; a RemoteFailure is described as it was where it was raised."""
+    if isinstance(error, RemoteFailure):
+        return error.info
     return ErrorInfo(
         type=cut(class_name(type(error)), MAX_TYPE_BYTES),
         message=cut(message_of(error), MAX_MESSAGE_BYTES),

@@ -2,7 +2,6 @@
 
     RetryInvalid     a backoff or a policy that makes no sense: names the path and holds the value
     Retry            raised by a task: run me again, after so many seconds
-    RemoteFailure    an error that a task raised in another process: text and names of classes, never the object
 """
 
 from __future__ import annotations
@@ -17,6 +16,7 @@ from msgspec import Struct
 from .duration import MAX_SECONDS, Duration, DurationInvalid, seconds_to_ms
 from .errors import InvalidJob
 from .json_value import shown
+from .results import RemoteFailure
 
 MAX_RETRIES = 1_000_000
 MAX_FACTOR = 1000.0
@@ -44,14 +44,6 @@ class Retry(Exception):
         self.after = after
         self.after_ms = None if after is None else seconds_to_ms(after, "after")
         self.reason = reason
-
-
-class RemoteFailure(Exception):
-    """An error of another process. `class_names`: `module.qualname` of its class and of that class's bases."""
-
-    def __init__(self, message: str, *, class_names: tuple[str, ...]) -> None:
-        super().__init__(message)
-        self.class_names = class_names
 
 
 class BackoffKind(StrEnum):

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from callboard.runtime.duration import MAX_SECONDS, DurationInvalid, seconds_to_ms
 from callboard.runtime.errors import InvalidJob
-from callboard.runtime.retry import MAX_MS, Backoff, BackoffKind, RemoteFailure, Retry, RetryInvalid, RetryPolicy
+from callboard.runtime.results import ErrorInfo, RemoteFailure
+from callboard.runtime.retry import MAX_MS, Backoff, BackoffKind, Retry, RetryInvalid, RetryPolicy
 
 
 class Transient(Exception):
@@ -24,6 +25,7 @@ class Worse(Transient):
     pass
 
 
+ERROR = ErrorInfo(type="X", message="x")
 NO_JITTER = Backoff.exponential(1, factor=2, cap=60, jitter=0)
 
 
@@ -199,9 +201,9 @@ def test_the_error_of_another_process_is_matched_by_the_names_of_its_classes() -
     policy = RetryPolicy.create(retries=5, backoff=1, retry_on=[Transient], give_up_on=[Worse])
     transient = f"{Transient.__module__}.{Transient.__qualname__}"
     worse = f"{Worse.__module__}.{Worse.__qualname__}"
-    assert policy.decide(RemoteFailure("x", class_names=(transient,)), 1, Random(1)) == 1000
-    assert policy.decide(RemoteFailure("x", class_names=(worse, transient)), 1, Random(1)) is None
-    assert policy.decide(RemoteFailure("x", class_names=("other.Transient",)), 1, Random(1)) is None
+    assert policy.decide(RemoteFailure(ERROR, class_names=(transient,)), 1, Random(1)) == 1000
+    assert policy.decide(RemoteFailure(ERROR, class_names=(worse, transient)), 1, Random(1)) is None
+    assert policy.decide(RemoteFailure(ERROR, class_names=("other.Transient",)), 1, Random(1)) is None
 
 
 def test_a_retry_asked_for_by_the_task_overrides_the_backoff_but_not_the_number_of_retries() -> None:
