@@ -1,0 +1,5 @@
+"""python -m callboard"""
+
+from .runtime.cli import main
+
+main()

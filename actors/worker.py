@@ -1,0 +1,382 @@
+"""Worker: claims jobs, runs them, finishes them.
+
+    callboard.jobs.<queue> ──bundle──> backlog ──(free slots)──> claim ──> ack ──> run ──> finish ──> events
+                                          │ what can't start within 200 ms: published again, singly, for others
+
+In order: a claim before its ack (a ticket that is not acked comes again), a finish before anything it makes ready is
+published. What a crash leaves between any two steps:
+
+    receive .. claim     the ticket is unacked: RabbitMQ delivers it again
+    claim .. ack         active; the copy is answered `taken`, or `mine` and known from the table of started dispatches
+    ack .. finish        active under this boot's lease: recovered once the lease has run out (the job runs again)
+    finish .. publish    waiting in the outbox: a relay publishes
+
+A store or a broker that is away stops nothing that runs: claims and finishes are repeated until they are answered.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import Awaitable, Callable, Sequence
+from typing import TypeVar
+
+from ..brokers.contract import Consumer
+from ..brokers.errors import BrokerUnavailable
+from ..brokers.message import Delivery
+from ..metadata.contract import MAX_BATCH, Claimed, Heartbeat, Jobs, QueueControl, Ready, Verdict, Workers
+from ..metadata.contract import Ticket as ClaimTicket
+from ..metadata.errors import StoreUnavailable
+from ..runtime.actor import Actor, Consumes, Mailbox, Stage
+from ..runtime.backlog import Backlog, Parcel, Pending
+from ..runtime.dead_letters import DeadLetters
+from ..runtime.errors import ConfigurationError
+from ..runtime.finisher import Finisher
+from ..runtime.heart import Heart
+from ..runtime.run import Interruption, Run
+from ..runtime.runner import Runner
+from ..runtime.wire import Command, Event, body_of, decode_bundle, encode_body, new_job
+from ..runtime.worker_info import WorkerInfo
+
+HAND_ON_SECONDS = 0.2  # what a bundle's jobs may wait for a slot here before others get them
+MAX_PREFETCH = 64  # messages; each may be a bundle of 128 jobs
+
+T = TypeVar("T")
+
+
+class Worker(Actor):
+    kind = "worker"
+    consumes = (
+        Consumes("jobs.<queue>", "jobs", ("<queue>",)),
+        Consumes("control.<instance>", "control", ("all", "<kind>", "<kind>.<queue>", "instance.<boot>")),
+    )
+    publishes = ("jobs", "events", "control", "dead")
+    requires = (Jobs, Workers, QueueControl)
+
+    def __init__(self, stage: Stage) -> None:
+        super().__init__(stage)
+        self._jobs = stage.capability(Jobs)
+        self._queues = stage.options.queues or tuple(sorted({t.declared.queue for t in stage.app.tasks.values()}))
+        if not self._queues:
+            raise ConfigurationError("the app has no task, so its worker has no queue to serve; name one with --queue")
+        self._boot = secrets.token_hex(16)
+        self._free = stage.options.concurrency
+        self._backlog = Backlog(self._queues, stage.options.weights)
+        self._consumers: dict[str, Consumer] = {}
+        self._paused: set[str] = set()
+        self._switching = asyncio.Lock()
+        self._runs: dict[tuple[str, str], Run] = {}
+        self._started: dict[tuple[str, str, int], None] = {}  # dispatches this boot has claimed and not forgotten
+        self._ended: list[tuple[str, str, int]] = []
+        self._work = asyncio.Event()
+        self._beaten = asyncio.Event()
+        self._idle = asyncio.Event()
+        self._certain_until = 0.0  # by clock.elapsed(): past it the lease may be lost, and nothing new is claimed
+        self._claimed_count = 0
+        self._mailbox = Mailbox(self, keys=tuple(f"worker.{queue}" for queue in self._queues))
+        self._dead = DeadLetters(stage.connections)
+        self._info = WorkerInfo(self._queues, stage.options.concurrency)
+        self._heart = Heart(stage.connections, queues=self._queues, info=self._info.encode, beaten=self._on_beat)
+        self._runner = Runner(stage, lease_is_certain=self._lease_is_certain)
+        self._finisher = Finisher(stage, boot=self._boot)
+        self._group = asyncio.TaskGroup()
+
+    async def run(self) -> None:
+        stage = self.stage
+        control = stage.capability(QueueControl)
+        await self._patiently(lambda: control.register(self._queues))
+        self._heart.start(self._boot)
+        try:
+            async with self._group as group:
+                await stage.sleep(3600 * 24 * 365, self._beaten)
+                await self._open_mailbox()
+                self._paused = set(await self._patiently(lambda: control.paused(self._queues)))
+                for queue in self._queues:
+                    await self._consume(queue)
+                claiming = group.create_task(self._claim_while_there_is_work())
+                handing = group.create_task(self._hand_on_what_waits())
+                stage.log.info("worker %s serves %s", self._boot[:8], ", ".join(self._queues))
+                await stage.stopping.wait()
+                handing.cancel()
+                await self._shut_down(claiming)
+        finally:
+            await self._heart.stop()
+            await self._runner.close()
+        await self._leave()
+
+    def receive(self, command: Command) -> None:
+        match command.command:
+            case "cancel":
+                for job_id in command.jobs:
+                    self._cancel((command.queue or "", job_id))
+            case "pause" if command.queue in self._queues:
+                self._group.create_task(self._pause(command.queue or ""))
+            case "resume" if command.queue in self._queues:
+                self._group.create_task(self._resume(command.queue or ""))
+
+    # --- tickets in ---
+
+    async def _open_mailbox(self) -> None:
+        try:
+            await self._mailbox.open()
+            await self._mailbox.bind(f"instance.{self._boot}")
+        except BrokerUnavailable as error:
+            self.stage.log.warning("%s; going on when it is back", error)
+
+    async def _consume(self, queue: str) -> None:
+        async with self._switching:
+            if queue in self._paused or queue in self._consumers or self.stage.stopping.is_set():
+                return
+            try:
+                await self.stage.broker.declare(self.stage.names.jobs_topology(queue))
+            except BrokerUnavailable:
+                pass  # declared and consumed as soon as there is a connection
+            prefetch = min(MAX_PREFETCH, max(2, self.stage.options.concurrency))
+            self._consumers[queue] = await self.stage.broker.consume(
+                self.stage.names.job_queue(queue), lambda delivery: self._receive(queue, delivery), prefetch=prefetch
+            )
+
+    def _receive(self, queue: str, delivery: Delivery) -> None:
+        bundle, malformed = decode_bundle(delivery.body)
+        for part in malformed:
+            self._dead.put(queue, part.body, reason="malformed", detail=part.reason, delivery=delivery)
+        if not bundle.jobs:
+            delivery.ack()
+            return
+        parcel = Parcel(delivery, bundle, arrived=self.stage.clock.elapsed())
+        self._backlog.add(queue, parcel, bundle.jobs)
+        self._work.set()
+
+    async def _pause(self, queue: str) -> None:
+        self._paused.add(queue)
+        async with self._switching:
+            consumer = self._consumers.pop(queue, None)
+            if consumer is not None:
+                self._backlog.clear(queue)
+                await consumer.cancel(requeue=True)
+                self.stage.log.info("queue %s is paused", queue)
+
+    async def _resume(self, queue: str) -> None:
+        self._paused.discard(queue)
+        await self._consume(queue)
+
+    # --- claiming ---
+
+    async def _claim_while_there_is_work(self) -> None:
+        while True:
+            await self._work.wait()
+            self._work.clear()
+            if self.stage.stopping.is_set():
+                return
+            while self._free > 0 and self._lease_is_certain() and self._finisher.has_room:
+                queue, pending = self._backlog.take(min(self._free, MAX_BATCH))
+                if not pending:
+                    break
+                self._free -= len(pending)
+                await self._claim(queue, pending)
+                if self.stage.stopping.is_set():
+                    return
+
+    async def _claim(self, queue: str, pending: list[Pending]) -> None:
+        boot = self._boot
+        for key in self._ended:  # no claim that was sent before these ended is still unanswered
+            self._started.pop(key, None)
+        self._ended.clear()
+        tickets = [ClaimTicket(one.ticket.id, one.ticket.dispatch) for one in pending]
+        answers = await self._ask(queue, boot, tickets)
+        unknown = [i for i, a in enumerate(answers) if a.verdict is Verdict.UNKNOWN and self._adoptable(pending[i])]
+        if unknown:
+            adopted = [ClaimTicket(t.id, t.dispatch, new_job(body_of(pending[i].ticket)))
+                       for i in unknown for t in (tickets[i],)]
+            for i, answer in zip(unknown, await self._ask(queue, boot, adopted), strict=True):
+                answers[i] = answer
+        if answers[0].verdict is Verdict.DEAD:
+            self._free += len(pending)
+            self._backlog.put_back(queue, pending)
+            self._lease_lost(boot)
+            return
+        for one, answer in zip(pending, answers, strict=True):
+            self._answered(queue, boot, one, answer)
+
+    async def _ask(self, queue: str, boot: str, tickets: Sequence[ClaimTicket]) -> list[Claimed]:
+        """Until there is an answer: a claim whose reply was lost may have succeeded, and only this boot can tell."""
+        keep = self.stage.app.retention(queue)[1].keep()
+        clock = self.stage.clock
+        answers = await self._patiently(
+            lambda: self._jobs.claim(queue, boot, tickets, now=clock.now(), keep_expired=keep)
+        )
+        return list(answers)
+
+    def _answered(self, queue: str, boot: str, pending: Pending, answer: Claimed) -> None:
+        ticket = pending.ticket
+        match answer.verdict:
+            case Verdict.CLAIMED | Verdict.MINE:
+                key = (queue, ticket.id, ticket.dispatch)
+                if key not in self._started:
+                    self._started[key] = None
+                    self._start(Run(queue=queue, ticket=ticket, claimed=answer, boot=boot,
+                                    started_at=self.stage.clock.now()))
+                    self._free -= 1
+            case Verdict.PAUSED:
+                if queue not in self._paused:
+                    self._group.create_task(self._pause(queue))
+            case Verdict.EXPIRED:
+                self.stage.dispatcher.emit(Event(event="expired", job=ticket.id, queue=queue, task=ticket.task,
+                                                 at=self.stage.clock.now(), dispatch=ticket.dispatch))
+            case Verdict.UNKNOWN | Verdict.GONE | Verdict.AHEAD:
+                reason = {Verdict.UNKNOWN: "unknown-old", Verdict.GONE: "gone", Verdict.AHEAD: "ahead-of-final"}
+                self._dead.put(queue, encode_body(ticket), reason=reason[answer.verdict],
+                               detail=f"dispatch {ticket.dispatch}", delivery=pending.parcel.delivery)
+        self._free += 1
+        pending.parcel.settle()
+
+    def _adoptable(self, pending: Pending) -> bool:
+        """A ticket of an unknown id: fresh, or of a store that has lost its data since. Else it is a late copy."""
+        window = self.stage.settings.adoption_window_seconds * 1000
+        age = self.stage.clock.now() - pending.parcel.at
+        return age < window or pending.parcel.epoch != self.stage.connections.store.epoch
+
+    # --- running ---
+
+    def _start(self, run: Run) -> None:
+        self._runs[run.key] = run
+        self._claimed_count += 1
+        self._idle.clear()
+        self._group.create_task(self._perform(run))
+
+    async def _perform(self, run: Run) -> None:
+        outcome = await self._runner.run(run)
+        self._free += 1
+        self._work.set()
+        await self._finisher.finish(run, outcome)
+        self._ended.append((run.queue, run.ticket.id, run.ticket.dispatch))
+        if self._runs.get(run.key) is run:
+            del self._runs[run.key]
+        if not self._runs:
+            self._idle.set()
+        self._work.set()
+
+    def _cancel(self, key: tuple[str, str]) -> None:
+        run = self._runs.get(key)
+        if run is not None:
+            run.stop(Interruption.CANCELLED)
+
+    # --- handing on what waits too long ---
+
+    async def _hand_on_what_waits(self) -> None:
+        rate = 0.0
+        while True:
+            before = self._claimed_count
+            await self.stage.clock.sleep(HAND_ON_SECONDS)
+            rate = max(self._claimed_count - before, rate / 2)  # jobs started in the time that others should not wait
+            limit = self.stage.clock.elapsed() - HAND_ON_SECONDS
+            await self._hand_on(list(self._backlog.excess(room=self._free + int(rate), arrived_before=limit)))
+
+    async def _hand_on(self, waiting: Sequence[tuple[str, Pending]]) -> None:
+        """Publish singly, then settle: a crash between the two leaves copies, which the fence makes harmless."""
+        await asyncio.gather(*(self._hand_on_one(queue, pending) for queue, pending in waiting))
+
+    async def _hand_on_one(self, queue: str, pending: Pending) -> None:
+        ticket = pending.ticket
+        ready = Ready(queue, ticket.id, ticket.dispatch, ticket.priority, encode_body(body_of(ticket)))
+        if await self.stage.dispatcher.send_single(ready):
+            pending.parcel.settle()
+        else:
+            self._backlog.add(queue, pending.parcel, [ticket])
+
+    # --- the lease ---
+
+    def _lease_is_certain(self) -> bool:
+        return self.stage.clock.elapsed() < self._certain_until
+
+    def _on_beat(self, boot: str, reply: Heartbeat, sent: float) -> None:
+        if boot != self._boot:
+            return
+        if not reply.alive:
+            self._lease_lost(boot)
+            return
+        lease = self.stage.settings.lease_seconds
+        self._certain_until = sent + lease - min(1.0, lease / 4)
+        self._beaten.set()
+        self._work.set()
+        for key in reply.cancels:
+            self._cancel(key)
+        self._follow_pauses(set(reply.paused))
+
+    def _follow_pauses(self, paused: set[str]) -> None:
+        """Commands may get lost; the store's word, with each beat, is what holds."""
+        if self.stage.stopping.is_set():
+            return
+        for queue in self._queues:
+            if queue in paused and queue in self._consumers:
+                self._group.create_task(self._pause(queue))
+            elif queue not in paused and queue in self._paused:
+                self._group.create_task(self._resume(queue))
+
+    def _lease_lost(self, boot: str) -> None:
+        if boot != self._boot:
+            return
+        self._boot = secrets.token_hex(16)
+        self._certain_until = 0.0
+        lost = [run for run in self._runs.values() if run.boot == boot]
+        self.stage.log.warning(
+            "boot %s was declared dead with %d runs under way; going on as %s", boot[:8], len(lost), self._boot[:8]
+        )
+        for run in lost:
+            run.stop(Interruption.LOST)
+        self._finisher.boot = self._boot
+        self._heart.renew(self._boot)
+        self._group.create_task(self._bind_instance(self._boot))
+
+    async def _bind_instance(self, boot: str) -> None:
+        try:
+            await self._mailbox.bind(f"instance.{boot}")
+        except BrokerUnavailable as error:
+            self.stage.log.warning("%s; commands for this worker come with its heartbeats meanwhile", error)
+
+    # --- the end ---
+
+    async def _shut_down(self, claiming: asyncio.Task[None]) -> None:
+        """Stop consuming, let runs end within the grace, hand back the rest."""
+        stage = self.stage
+        self._work.set()
+        async with self._switching:
+            for queue, consumer in self._consumers.items():
+                self._backlog.clear(queue)
+                await consumer.cancel(requeue=True)
+        await self._mailbox.close()
+        if not claiming.done():
+            await stage_wait(claiming, stage.hurry, stage.options.grace_seconds)
+        claiming.cancel()
+        if self._runs:
+            stage.log.info("waiting for %d runs, at most %g s", len(self._runs), stage.options.grace_seconds)
+            await stage_wait(asyncio.ensure_future(self._idle.wait()), stage.hurry, stage.options.grace_seconds)
+        for run in list(self._runs.values()):
+            run.stop(Interruption.STOPPING)
+        await self._runner.abandon()
+        if self._runs:
+            await stage_wait(asyncio.ensure_future(self._idle.wait()), asyncio.Event(), 10.0)
+
+    async def _leave(self) -> None:
+        try:
+            await self.stage.capability(Workers).leave(self._boot, self._queues)
+        except StoreUnavailable as error:
+            self.stage.log.warning("%s; this worker's row stays until its lease has run out", error)
+
+    async def _patiently(self, call: Callable[[], Awaitable[T]]) -> T:
+        failures = 0
+        while True:
+            try:
+                return await call()
+            except StoreUnavailable as error:
+                if failures == 0:
+                    self.stage.log.warning("%s; trying again", error)
+                failures += 1
+                await self.stage.clock.sleep(self.stage.backoff(failures, cap=2.0))
+
+
+async def stage_wait(wanted: asyncio.Future[object], hurry: asyncio.Event, seconds: float) -> None:
+    """Until `wanted` is done, at most so long; less if hurried."""
+    hurried = asyncio.ensure_future(hurry.wait())
+    await asyncio.wait([wanted, hurried], timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+    hurried.cancel()

@@ -1,0 +1,177 @@
+"""Actors: what each declares, and what it is given.
+
+    RabbitMQ ──deliveries──> Actor ──operations──> store
+        ^                      │
+        └──bundles, events─────┘      commands between actors go through `callboard.control` into mailboxes
+
+An actor declares what it consumes, what it publishes and which capabilities of the store it requires; a Stage hands out
+just that. It runs until its stage's `stopping` is set. An exception that leaves `run` reaches the supervisor, which
+starts a new instance: an actor keeps no state that it could not do without.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+from abc import ABC, abstractmethod
+from random import Random
+from typing import TYPE_CHECKING, ClassVar, TypeVar
+
+from msgspec import Struct
+
+from ..brokers.contract import Broker, Consumer
+from ..brokers.message import Delivery
+from ..brokers.topology import Binding, Names, Queue, Topology
+from ..metadata.errors import CapabilityMissing
+from .clock import Clock
+from .connections import Connections
+from .dispatcher import Dispatcher
+from .errors import ConfigurationError
+from .settings import Settings
+from .wire import Command, decode_command
+
+if TYPE_CHECKING:
+    from .app import Callboard
+
+C = TypeVar("C")
+
+MAILBOX_PREFETCH = 64
+
+
+class Consumes(Struct, frozen=True):
+    """A queue an actor reads and how it is bound; `<queue>`, `<boot>` and `<kind>` stand for what is filled in."""
+
+    queue: str
+    exchange: str
+    routing_keys: tuple[str, ...]
+
+
+class Options(Struct, frozen=True, kw_only=True):
+    """What a deployment tells its actors. `queues` empty: every queue that is known (for a worker: those of its app's
+    tasks). `weights` None: queues are served strictly in their order."""
+
+    queues: tuple[str, ...] = ()
+    weights: tuple[int, ...] | None = None
+    concurrency: int = 10
+    executor_processes: int = 2
+    grace_seconds: float = 25.0
+
+
+class Stage:
+    """What an actor stands on. `instance` is the actor's own id, new with each start."""
+
+    def __init__(self, actor: type[Actor], app: Callboard, options: Options, *, random: Random) -> None:
+        self._actor = actor
+        self._connections: Connections = app.connections
+        self.app = app
+        self.options = options
+        self.random = random
+        self.instance = secrets.token_hex(16)
+        self.stopping = asyncio.Event()
+        self.hurry = asyncio.Event()  # a second signal: hand back at once
+        self.log = logging.getLogger(f"callboard.{actor.kind}")
+
+    @property
+    def settings(self) -> Settings:
+        return self._connections.settings
+
+    @property
+    def clock(self) -> Clock:
+        return self._connections.clock
+
+    @property
+    def names(self) -> Names:
+        return self._connections.names
+
+    @property
+    def connections(self) -> Connections:
+        return self._connections
+
+    def capability(self, capability: type[C]) -> C:
+        """A capability that the actor declared; CapabilityMissing, ConfigurationError."""
+        if capability not in self._actor.requires:
+            raise ConfigurationError(f"actor {self._actor.kind!r} does not declare that it requires {capability.__name__}")
+        store = self._connections.store
+        if capability not in store.capabilities:
+            raise CapabilityMissing(capability=capability.__name__, store=store.scheme, actor=self._actor.kind)
+        return store.get(capability)
+
+    @property
+    def dispatcher(self) -> Dispatcher:
+        if "jobs" not in self._actor.publishes:
+            raise ConfigurationError(f"actor {self._actor.kind!r} does not declare that it publishes jobs")
+        return self._connections.dispatcher
+
+    @property
+    def broker(self) -> Broker:
+        return self._connections.broker
+
+    async def sleep(self, seconds: float, *also: asyncio.Event) -> None:
+        """Until `seconds` have passed, or the stage is stopping, or one of the events is set."""
+        waits = [asyncio.ensure_future(event.wait()) for event in (self.stopping, *also)]
+        pause = asyncio.ensure_future(self.clock.sleep(seconds))
+        try:
+            await asyncio.wait([pause, *waits], return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for wait in (pause, *waits):
+                wait.cancel()
+
+    def backoff(self, failures: int, *, base: float = 0.1, cap: float = 5.0) -> float:
+        """Seconds to wait after that many failures in a row: growing, with full jitter."""
+        return self.random.uniform(0, min(cap, base * 2.0 ** min(failures, 16))) + base / 2
+
+
+class Actor(ABC):
+    kind: ClassVar[str]
+    consumes: ClassVar[tuple[Consumes, ...]] = ()
+    publishes: ClassVar[tuple[str, ...]] = ()
+    requires: ClassVar[tuple[type, ...]] = ()
+
+    def __init__(self, stage: Stage) -> None:
+        self.stage = stage
+
+    @abstractmethod
+    async def run(self) -> None:
+        """Work until `stage.stopping` is set, then end in order."""
+
+    def receive(self, command: Command) -> None:
+        """A command from the mailbox. Must not block; what it does not know it ignores."""
+        _ = command
+
+
+class Mailbox:
+    """An actor's exclusive queue on `callboard.control`; it goes with the connection and comes back with the next."""
+
+    def __init__(self, actor: Actor, *, keys: tuple[str, ...]) -> None:
+        self._actor = actor
+        self._queue = actor.stage.names.mailbox(actor.stage.instance)
+        self._keys = ("all", actor.kind, *keys)
+        self._consumer: Consumer | None = None
+
+    async def open(self) -> None:
+        await self.bind(*self._keys)
+        self._consumer = await self._actor.stage.broker.consume(
+            self._queue, self._receive, prefetch=MAILBOX_PREFETCH
+        )
+
+    async def bind(self, *keys: str) -> None:
+        names = self._actor.stage.names
+        await self._actor.stage.broker.declare(
+            Topology(
+                queues=(Queue(self._queue, exclusive=True),),
+                bindings=tuple(Binding(self._queue, names.control, key) for key in keys),
+            )
+        )
+
+    async def close(self) -> None:
+        if self._consumer is not None:
+            await self._consumer.cancel()
+
+    def _receive(self, delivery: Delivery) -> None:
+        command = decode_command(delivery.body)
+        if command is None:
+            self._actor.stage.log.warning("ignored a message to %s that is no command", self._queue)
+        else:
+            self._actor.receive(command)
+        delivery.ack()

@@ -1,0 +1,256 @@
+"""The user's app: its tasks, its queues, its connections.
+
+    app = Callboard(broker="amqp://...", store="redis://...")
+
+    @app.task(queue="emails", retries=3, timeout=30)
+    async def send_email(to: str, *, subject: str) -> str: ...
+
+    async with app:
+        job = await send_email.enqueue("a@b.c", subject="hi")
+        await job.result(timeout=10)
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Self, TypeVar, overload
+
+from msgspec import Raw
+from msgspec.json import decode
+
+from ..metadata.job import NewJob
+from .arguments import encode_arguments
+from .clock import Clock, SystemClock
+from .connections import Connections
+from .context import Context
+from .duration import Duration
+from .errors import ConfigurationError, InvalidJob, PayloadTooLarge, UnknownTask
+from .handle import JobHandle
+from .job_id import check_queue, check_task, new_id
+from .options import DEFAULT_PRIORITY, CallOptions, ExecutorName, TaskOptions, parse_priority
+from .queue import Queue
+from .retry import RetryPolicy
+from .settings import Retain, Settings, load_settings
+from .task import Task
+from .wire import Body, encode, encode_body
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+class TaskDecorator:
+    """What `app.task(...)` returns; a parameter annotated `Context` is not the caller's to give."""
+
+    def __init__(self, register: Callable[[Callable[..., Any]], Task[..., Any]]) -> None:
+        self._register = register
+
+    @overload
+    def __call__(self, function: Callable[Concatenate[Context, P], R]) -> Task[P, R]: ...
+
+    @overload
+    def __call__(self, function: Callable[P, R]) -> Task[P, R]: ...
+
+    def __call__(self, function: Callable[..., Any]) -> Task[..., Any]:
+        return self._register(function)
+
+
+class Callboard:
+    """`broker` and `store` are URLs; what is not given comes from CALLBOARD_* or callboard.toml, see settings.py.
+
+    An app is opened by `async with app:` or `open`/`close`, which may nest; it belongs to one event loop at a time.
+    """
+
+    def __init__(
+        self, *, broker: str | None = None, store: str | None = None, clock: Clock | None = None, **settings: Any
+    ) -> None:
+        self.settings: Settings = load_settings(broker=broker, store=store, **settings)
+        self.clock: Clock = clock or SystemClock()
+        self.tasks: dict[str, Task[..., Any]] = {}
+        self._queues: dict[str, Queue] = {}
+        self._retain: dict[str, tuple[Retain | None, Retain | None]] = {}
+        self._connections: Connections | None = None
+        self._opened = 0
+        self._opening = asyncio.Lock()
+
+    # --- tasks ---
+
+    def task(
+        self,
+        *,
+        name: str | None = None,
+        queue: str = "default",
+        retries: int = 0,
+        backoff: object = None,
+        retry_on: object = None,
+        give_up_on: object = (),
+        timeout: Duration | None = None,
+        ttl: Duration | None = None,
+        priority: int = DEFAULT_PRIORITY,
+        executor: ExecutorName = "auto",
+        keep_completed: Retain | None = None,
+        keep_failed: Retain | None = None,
+        result_limit: int | None = None,
+    ) -> TaskDecorator:
+        """Register a function, async or not, as a task named `name` (default: module.qualname).
+
+        `timeout`: seconds a run may take; an async task is interrupted, a process killed, a thread told by
+        `ctx.cancelled`. `ttl`: seconds after which a job that has not started expires. `executor="process"`: run it in
+        a process of its own. `backoff`: seconds, or a `Backoff`.
+        """
+        call = CallOptions.parse(timeout=timeout, ttl=ttl)
+        try:
+            retry = RetryPolicy.create(retries=retries, backoff=backoff, retry_on=retry_on, give_up_on=give_up_on)
+        except ValueError as error:
+            raise ConfigurationError(str(error)) from None
+        if executor not in ("auto", "process"):
+            raise ConfigurationError(f"executor must be 'auto' or 'process', not {executor!r}")
+        options = TaskOptions(
+            queue=check_queue(queue),
+            retry=retry,
+            timeout_ms=call.timeout_ms,
+            ttl_ms=call.ttl_ms,
+            priority=parse_priority(priority),
+            executor=executor,
+            keep_completed=keep_completed,
+            keep_failed=keep_failed,
+            result_limit=result_limit,
+        )
+
+        def register(function: Callable[..., Any]) -> Task[..., Any]:
+            task = Task(self, check_task(name or f"{function.__module__}.{function.__qualname__}"), function, options)
+            if task.name in self.tasks:
+                raise ConfigurationError(f"two tasks are named {task.name!r}; give one of them another name=")
+            self.tasks[task.name] = task
+            return task
+
+        return TaskDecorator(register)
+
+    def find_task(self, name: str) -> Task[..., Any]:
+        """Raises UnknownTask."""
+        if name not in self.tasks:
+            raise UnknownTask(name)
+        return self.tasks[name]
+
+    # --- queues ---
+
+    def queue(self, name: str) -> Queue:
+        """The producer, admin and inspection API of one queue; always the same object for a name."""
+        if name not in self._queues:
+            self._queues[name] = Queue(check_queue(name), app=self)
+        return self._queues[name]
+
+    def retain(
+        self, queue: str, *, keep_completed: Retain | None = None, keep_failed: Retain | None = None
+    ) -> None:
+        """How long final jobs of a queue stay, where their tasks don't say. None: as the app's settings say."""
+        self._retain[check_queue(queue)] = (keep_completed, keep_failed)
+
+    def retention(self, queue: str) -> tuple[Retain, Retain]:
+        """What holds for completed jobs of a queue, and for failed ones (cancelled and expired ones too)."""
+        completed, failed = self._retain.get(queue, (None, None))
+        return completed or self.settings.keep_completed, failed or self.settings.keep_failed
+
+    # --- enqueueing ---
+
+    async def enqueue_call(
+        self, task: Task[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any], options: CallOptions
+    ) -> JobHandle:
+        """What `task.enqueue` does."""
+        job = self.new_job(task.name, args, kwargs, options)
+        (answer,) = await self.connections.producer.enqueue([job], confirm=options.confirm)
+        return JobHandle(self, queue=job.queue, id=answer.id, admission=answer.admission)
+
+    def new_job(
+        self,
+        task_name: str,
+        args: Sequence[Any],
+        kwargs: Mapping[str, Any],
+        options: CallOptions,
+        *,
+        queue: str | None = None,
+    ) -> NewJob:
+        """Encode a job. Options come from the call, else from the task if it is registered here, else the defaults.
+
+        Raises InvalidJob: a name, an option or an argument that can't be accepted; PayloadTooLarge."""
+        task = self.tasks.get(task_name)
+        declared = task.declared if task else TaskOptions()
+        now = self.clock.now()
+        queue = check_queue(options.queue or queue or declared.queue)
+        encoded_args, encoded_kwargs = encode_arguments(args, kwargs)
+        if task is not None:  # what the worker would refuse is refused here already
+            task.signature.bind(decode(encoded_args), decode(encoded_kwargs))
+        run_at = options.run_at if options.delay_ms is None else now + options.delay_ms
+        ttl = options.ttl_ms or declared.ttl_ms
+        body = Body(
+            id=options.job_id or new_id(now),
+            queue=queue,
+            task=check_task(task_name),
+            created_at=now,
+            args=Raw(encoded_args),
+            kwargs=Raw(encoded_kwargs),
+            priority=options.priority or declared.priority,
+            expires_at=None if ttl is None else now + ttl,
+            retries=options.retries,
+            backoff=None if options.backoff is None else Raw(encode(options.backoff.to_json())),
+            timeout=options.timeout_ms,
+            meta=Raw(_encode_meta(options.meta)) if options.meta else None,
+        )
+        payload = encode_body(body)
+        if len(payload) > self.settings.payload_limit:
+            raise PayloadTooLarge(size=len(payload), limit=self.settings.payload_limit, task=task_name)
+        return NewJob(
+            id=body.id,
+            queue=queue,
+            task=task_name,
+            payload=payload,
+            priority=body.priority,
+            created_at=now,
+            run_at=run_at if run_at is not None and run_at > now else None,
+            expires_at=body.expires_at,
+            deduplication=options.deduplication,
+        )
+
+    # --- connections ---
+
+    @property
+    def connections(self) -> Connections:
+        if self._connections is None:
+            raise ConfigurationError("the app is not open: use `async with app:`, or await app.open() first")
+        return self._connections
+
+    async def open(self) -> None:
+        """Connect; each `open` needs a `close`. Raises StoreUnavailable, StoreRefused, BrokerUnavailable."""
+        async with self._opening:
+            if self._connections is None:
+                connections = Connections(self.settings, self.clock)
+                await connections.open()
+                self._connections = connections
+            self._opened += 1
+
+    async def close(self) -> None:
+        """Send what is under way and disconnect, once it was called as often as `open`."""
+        async with self._opening:
+            self._opened -= 1
+            if self._opened == 0 and self._connections is not None:
+                connections, self._connections = self._connections, None
+                await connections.close()
+
+    async def __aenter__(self) -> Self:
+        await self.open()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.close()
+
+
+def _encode_meta(meta: Mapping[str, Any]) -> bytes:
+    try:
+        return encode_arguments((), meta)[1]
+    except ValueError as error:
+        raise InvalidJob(f"meta: {error}") from None

@@ -1,0 +1,141 @@
+"""Group commit: what becomes ready while a call is in flight goes into the next one.
+
+When nothing is under way, entries leave with the end of the present tick of the loop, so a lone entry waits for nobody.
+Under load the calls fill up to `limit` by themselves. Each submission fails or succeeds on its own: an exception of the
+call reaches exactly those whose entries were in it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Generic, TypeVar
+
+from ..metadata.contract import MAX_BATCH
+
+Item = TypeVar("Item")
+Answer = TypeVar("Answer")
+
+
+class _Submission(Generic[Item, Answer]):
+    __slots__ = ("answered", "answers", "future", "items", "taken")
+
+    def __init__(self, items: Sequence[Item], future: asyncio.Future[list[Answer]]) -> None:
+        self.items = items
+        self.taken = 0
+        self.answered = 0
+        self.answers: dict[int, Sequence[Answer]] = {}  # by offset: calls may end out of order
+        self.future = future
+
+    def answer(self, offset: int, answers: Sequence[Answer]) -> None:
+        self.answers[offset] = answers
+        self.answered += len(answers)
+        if self.answered == len(self.items) and not self.future.done():
+            self.future.set_result([answer for part in sorted(self.answers) for answer in self.answers[part]])
+
+
+_Part = tuple[_Submission[Item, Answer], int, int]  # a submission, where its part begins, how many
+
+
+class Batcher(Generic[Item, Answer]):
+    """`call` takes up to `limit` items and answers each, in order; at most `window` calls are in flight.
+
+    `capacity`: how many items may wait before `submit` makes its callers wait.
+    """
+
+    def __init__(
+        self,
+        call: Callable[[Sequence[Item]], Awaitable[Sequence[Answer]]],
+        *,
+        limit: int = MAX_BATCH,
+        window: int = 1,
+        capacity: int = 64 * MAX_BATCH,
+    ) -> None:
+        self._call = call
+        self._limit = limit
+        self._window = window
+        self._capacity = capacity
+        self._waiting: deque[_Submission[Item, Answer]] = deque()
+        self._size = 0
+        self._calls: set[asyncio.Task[None]] = set()
+        self._scheduled = False
+        self._room = asyncio.Event()
+        self._room.set()
+
+    @property
+    def idle(self) -> bool:
+        return not self._waiting and not self._calls
+
+    async def submit(self, items: Sequence[Item]) -> list[Answer]:
+        """The answers, in order. Raises what `call` raised. A batch larger than `limit` takes several calls."""
+        if not items:
+            return []
+        while self._size >= self._capacity:
+            self._room.clear()
+            await self._room.wait()
+        submission = _Submission[Item, Answer](items, asyncio.get_running_loop().create_future())
+        self._waiting.append(submission)
+        self._size += len(items)
+        self._schedule()
+        return await submission.future
+
+    async def drain(self) -> None:
+        """Wait until everything submitted so far was answered."""
+        while not self.idle:
+            waiting = [submission.future for submission in self._waiting]
+            await asyncio.wait([*waiting, *self._calls])
+            await asyncio.sleep(0)
+
+    def _schedule(self) -> None:
+        if not self._scheduled and self._waiting and len(self._calls) < self._window:
+            self._scheduled = True
+            asyncio.get_running_loop().call_soon(self._flush)
+
+    def _flush(self) -> None:
+        self._scheduled = False
+        while self._waiting and len(self._calls) < self._window:
+            batch: list[Item] = []
+            parts: list[_Part[Item, Answer]] = []
+            while self._waiting and len(batch) < self._limit:
+                submission = self._waiting[0]
+                if submission.future.done():  # its caller was cancelled, or an earlier part of it failed
+                    self._size -= len(submission.items) - submission.taken
+                    self._waiting.popleft()
+                    continue
+                part = submission.items[submission.taken : submission.taken + self._limit - len(batch)]
+                batch.extend(part)
+                parts.append((submission, submission.taken, len(part)))
+                submission.taken += len(part)
+                self._size -= len(part)
+                if submission.taken == len(submission.items):
+                    self._waiting.popleft()
+            if batch:
+                task = asyncio.get_running_loop().create_task(self._run(batch, parts))
+                self._calls.add(task)
+                task.add_done_callback(self._ended)
+        if self._size < self._capacity // 2:
+            self._room.set()
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._calls.discard(task)
+        self._schedule()
+
+    async def _run(self, batch: list[Item], parts: list[_Part[Item, Answer]]) -> None:
+        try:
+            answers = await self._call(batch)
+            if len(answers) != len(batch):
+                raise RuntimeError(f"{len(answers)} answers to {len(batch)} entries from {self._call!r}")
+        except Exception as error:
+            for submission, _, _ in parts:
+                if not submission.future.done():
+                    submission.future.set_exception(error)
+            return
+        except asyncio.CancelledError:
+            for submission, _, _ in parts:
+                submission.future.cancel()
+            raise
+        start = 0
+        for submission, offset, count in parts:
+            submission.answer(offset, answers[start : start + count])
+            start += count

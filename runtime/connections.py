@@ -1,0 +1,74 @@
+"""What one process shares: its broker, its store, and what stands on both."""
+
+from __future__ import annotations
+
+import logging
+import secrets
+
+from ..brokers.contract import Broker
+from ..brokers.topology import Names
+from ..metadata.contract import Jobs, Store
+from .clock import Clock
+from .dispatcher import Dispatcher
+from .errors import ConfigurationError
+from .listener import Listener
+from .producer import Producer
+from .registry import make_broker, make_store
+from .settings import Settings
+
+log = logging.getLogger("callboard")
+
+
+class Connections:
+    """Made closed; `open` connects. `boot` is this process's 128-bit random id."""
+
+    def __init__(self, settings: Settings, clock: Clock) -> None:
+        self.settings = settings
+        self.clock = clock
+        self.boot = secrets.token_hex(16)
+        self.names = Names(settings.namespace, settings.queue_type)
+        self.broker: Broker = make_broker(
+            settings.broker.get_secret_value(), name=f"{settings.namespace} {self.boot[:8]}"
+        )
+        self.store: Store = self.another_store()
+        if self.broker.shared and not self.store.shared:
+            raise ConfigurationError(
+                f"the store {self.store.scheme}:// lives in one process, the broker {self.broker.scheme}:// serves "
+                "many: jobs would be lost between them; set CALLBOARD_STORE, such as redis://localhost:6379/0"
+            )
+
+    def another_store(self) -> Store:
+        """A second connection to the same store, for a thread of its own."""
+        return make_store(self.settings.store.get_secret_value(), namespace=self.settings.namespace)
+
+    async def open(self) -> None:
+        """StoreUnavailable, StoreRefused, BrokerUnavailable: as they say."""
+        await self.store.open()
+        try:
+            for check in await self.store.check():
+                log.warning("store: %s", check.message)
+            await self.broker.open()
+            await self.broker.declare(self.names.exchanges())
+        except BaseException:
+            await self.broker.close()
+            await self.store.close()
+            raise
+        self.dispatcher = Dispatcher(
+            broker=self.broker,
+            jobs=self.store.get(Jobs),
+            names=self.names,
+            clock=self.clock,
+            epoch=self.store.epoch,
+            confirm_timeout=self.settings.confirm_timeout,
+        )
+        self.producer = Producer(
+            store=self.store, dispatcher=self.dispatcher, settings=self.settings, clock=self.clock
+        )
+        self.listener = Listener(broker=self.broker, names=self.names, boot=self.boot)
+
+    async def close(self) -> None:
+        await self.producer.drain()
+        await self.dispatcher.flush()
+        await self.listener.close()
+        await self.broker.close()
+        await self.store.close()

@@ -1,0 +1,80 @@
+"""What a running task may know and do: the parameter annotated `Context` is filled with one of these."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+from typing import Any
+
+
+class Context:
+    """One run of one job.
+
+    `attempt` is 1 for the first run. `fence` grows with each run of the job, over restarts of the store too: a resource
+    that remembers the highest it saw can refuse a run that has lost its lease. `idempotency_key` is the same for all
+    runs of the job: hand it to services that recognise repeats.
+    """
+
+    __slots__ = (
+        "_cancelled", "_lease_is_certain", "_report", "attempt", "dispatch", "fence", "job_id", "logger", "meta",
+        "queue", "task", "worker",
+    )
+
+    def __init__(
+        self,
+        *,
+        job_id: str,
+        queue: str,
+        task: str,
+        attempt: int,
+        dispatch: int,
+        fence: int,
+        worker: str,
+        meta: dict[str, Any],
+        report: Callable[[Any], None],
+        lease_is_certain: Callable[[], bool],
+    ) -> None:
+        self.job_id = job_id
+        self.queue = queue
+        self.task = task
+        self.attempt = attempt
+        self.dispatch = dispatch
+        self.fence = fence
+        self.worker = worker
+        self.meta = meta
+        self.logger = logging.LoggerAdapter(
+            logging.getLogger(f"callboard.task.{task}"), {"job": job_id, "queue": queue, "attempt": attempt}
+        )
+        self._report = report
+        self._lease_is_certain = lease_is_certain
+        self._cancelled = threading.Event()
+
+    @property
+    def id(self) -> str:
+        return self.job_id
+
+    @property
+    def idempotency_key(self) -> str:
+        return self.job_id
+
+    @property
+    def cancelled(self) -> bool:
+        """This run should end: its job was cancelled, it took too long, or the worker is stopping. Async tasks are
+        interrupted anyway; a sync task in a thread has to look."""
+        return self._cancelled.is_set()
+
+    @property
+    def lease_uncertain(self) -> bool:
+        """The worker could not renew its lease in time: the job may be running elsewhere, and what this run returns may
+        be refused."""
+        return not self._lease_is_certain()
+
+    def progress(self, value: Any) -> None:
+        """Note how far the run is: any JSON value, shown by `callboard jobs show`. Returns at once; the newest of
+        several values that come quickly is kept."""
+        self._report(value)
+
+    def cancel(self) -> None:
+        """Set `cancelled`. For the worker."""
+        self._cancelled.set()

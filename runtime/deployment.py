@@ -1,0 +1,75 @@
+"""Actors of one process: checked against the store, started under a supervisor, stopped by signals.
+
+The first SIGTERM or SIGINT stops in order: consuming ends, running jobs have their grace. A second one hands them back
+at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+from collections.abc import Sequence
+from random import Random, SystemRandom
+
+from ..metadata.errors import CapabilityMissing
+from .actor import Actor, Options, Stage
+from .app import Callboard
+from .supervisor import Supervisor
+
+log = logging.getLogger("callboard")
+
+
+def seeded_random() -> Random:
+    return Random(SystemRandom().getrandbits(64))
+
+
+class Deployment:
+    """`run` opens the app, runs the actors until `stop`, and closes it."""
+
+    def __init__(
+        self, app: Callboard, actors: Sequence[type[Actor]], options: Options, *, random: Random | None = None
+    ) -> None:
+        self.app = app
+        self.actors = list(actors)
+        self.options = options
+        self._random = random or seeded_random()
+        self._supervisor: Supervisor | None = None
+        self._stops = 0
+        self.started = asyncio.Event()
+
+    async def run(self) -> None:
+        """Raises CapabilityMissing before anything is started, GaveUp, and what opening raises."""
+        async with self.app:
+            self._check_capabilities()
+            self._supervisor = Supervisor(self.app, self._make_stage, self.actors, self._random)
+            for _ in range(self._stops):
+                self._supervisor.stop()
+            self.started.set()
+            await self._supervisor.run()
+
+    def stop(self) -> None:
+        """Once: in order. Twice: hand back at once."""
+        self._stops += 1
+        if self._supervisor is not None:
+            self._supervisor.stop(hurry=self._stops > 1)
+
+    def stop_on_signals(self) -> None:
+        """In the main thread's running loop, before `run`."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._signalled, signal.Signals(number).name)
+
+    def _signalled(self, name: str) -> None:
+        log.info("%s: %s", name, "stopping" if self._stops == 0 else "handing back what runs")
+        self.stop()
+
+    def _make_stage(self, actor: type[Actor]) -> Stage:
+        return Stage(actor, self.app, self.options, random=Random(self._random.getrandbits(64)))
+
+    def _check_capabilities(self) -> None:
+        store = self.app.connections.store
+        for actor in self.actors:
+            for capability in actor.requires:
+                if capability not in store.capabilities:
+                    raise CapabilityMissing(capability=capability.__name__, store=store.scheme, actor=actor.kind)

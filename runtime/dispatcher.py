@@ -1,0 +1,196 @@
+"""Sends tickets: jobs that are ready become bundles on `callboard.jobs`, and `published` once the broker confirmed.
+
+Order: record and outbox first (whoever calls has done that), confirm second, `published` last. A crash between any two
+of them leaves the outbox entry, and a relay sends a copy, which the fence makes harmless. What is returned, refused or
+not confirmed in time simply stays in the outbox.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Coroutine, Sequence
+
+from ..brokers.contract import Broker
+from ..brokers.errors import BrokerUnavailable
+from ..brokers.message import Message, Receipt
+from ..brokers.topology import Names
+from ..metadata.contract import MAX_BATCH, Jobs, Ready, Sent
+from ..metadata.errors import StoreUnavailable
+from .batcher import Batcher
+from .clock import Clock
+from .wire import Command, Event, encode_bundle, encode_command, encode_events, split_bundles
+
+PUBLISHED_DELAY_SECONDS = 0.1  # most jobs are claimed by then, which clears their outbox entry without our help
+MAX_BACKGROUND = 10_000  # sends under way that nobody waits for; beyond it the relay takes over
+
+log = logging.getLogger("callboard.dispatcher")
+
+
+class Dispatcher:
+    def __init__(
+        self, *, broker: Broker, jobs: Jobs, names: Names, clock: Clock, epoch: str, confirm_timeout: float
+    ) -> None:
+        self._broker = broker
+        self._jobs = jobs
+        self._names = names
+        self._clock = clock
+        self._epoch = epoch
+        self._confirm_timeout = confirm_timeout
+        self._batcher = Batcher(self._publish, limit=4 * MAX_BATCH, window=4)
+        self._declared: set[str] = set()
+        self._published: list[Sent] = []
+        self._events: dict[str, list[Event]] = {}
+        self._timer: asyncio.TimerHandle | None = None
+        self._events_scheduled = False
+        self._background: set[asyncio.Task[None]] = set()
+
+    async def send(self, ready: Sequence[Ready]) -> list[Receipt]:
+        """Publish; what became of each. UNKNOWN after the confirm timeout or without a connection, never raised."""
+        return await self._batcher.submit(ready)
+
+    def send_soon(self, ready: Sequence[Ready]) -> None:
+        """Publish without waiting. Beyond MAX_BACKGROUND sends nothing is done: the relay will do it."""
+        if ready and len(self._background) < MAX_BACKGROUND:
+            self._in_background(self._send(ready))
+
+    async def send_single(self, ready: Ready) -> bool:
+        """Publish a job in a message of its own, so that any worker may take it; whether the broker has it."""
+        message = self._message(ready.queue, ready.priority, [ready])
+        (receipt,) = await self._broker.publish([message], timeout=self._confirm_timeout)
+        return receipt is Receipt.CONFIRMED
+
+    async def _send(self, ready: Sequence[Ready]) -> None:
+        await self.send(ready)
+
+    def emit(self, event: Event) -> None:
+        """Tell whoever listens. At most once: state is in the store, events are for waking and watching."""
+        self._events.setdefault(f"{event.queue}.{event.event}", []).append(event)
+        if not self._events_scheduled:
+            self._events_scheduled = True
+            asyncio.get_running_loop().call_soon(self._flush_events)
+
+    async def command(self, routing_key: str, command: Command) -> None:
+        """A message to actors' mailboxes. It may get lost: nothing may depend on it but speed."""
+        message = Message(
+            exchange=self._names.control,
+            routing_key=routing_key,
+            body=encode_command(command),
+            persistent=False,
+            mandatory=False,
+        )
+        await self._broker.publish([message], timeout=self._confirm_timeout)
+
+    def command_soon(self, routing_key: str, command: Command) -> None:
+        if len(self._background) < MAX_BACKGROUND:
+            self._in_background(self.command(routing_key, command))
+
+    async def declare(self, queue: str, *, again: bool = False) -> None:
+        """See to it that the job queue exists. BrokerUnavailable: it will, once there is a connection."""
+        if again:
+            await self._broker.redeclare(self._names.jobs_topology(queue))
+        elif queue not in self._declared:
+            self._declared.add(queue)
+            await self._broker.declare(self._names.jobs_topology(queue))
+
+    async def flush(self) -> None:
+        """Wait for everything under way, `published` included."""
+        while self._background or not self._batcher.idle:
+            await asyncio.gather(*self._background, return_exceptions=True)
+            await self._batcher.drain()
+        self._flush_events()
+        await asyncio.gather(*self._background, return_exceptions=True)
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        await self._note_published()
+
+    def _in_background(self, work: Coroutine[object, object, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._background.add(task)
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._background.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.error("a send in the background failed; the relay repeats it", exc_info=error)
+
+    async def _publish(self, ready: Sequence[Ready]) -> Sequence[Receipt]:
+        groups: dict[tuple[str, int], list[int]] = {}
+        for index, job in enumerate(ready):
+            groups.setdefault((job.queue, job.priority), []).append(index)
+        messages: list[Message] = []
+        members: list[list[int]] = []
+        for (queue, priority), indexes in groups.items():
+            if queue not in self._declared:
+                try:
+                    await self.declare(queue)
+                except BrokerUnavailable:
+                    pass  # the publish below says UNKNOWN, and the relay tries again
+            start = 0
+            for bundle in split_bundles([ready[index] for index in indexes]):
+                messages.append(self._message(queue, priority, bundle))
+                members.append(indexes[start : start + len(bundle)])
+                start += len(bundle)
+        receipts = list(await self._broker.publish(messages, timeout=self._confirm_timeout))
+        returned = [number for number, receipt in enumerate(receipts) if receipt is Receipt.RETURNED]
+        if returned:  # somebody deleted the queue
+            await self._publish_again(messages, receipts, returned)
+        answers = [Receipt.UNKNOWN] * len(ready)
+        for receipt, indexes in zip(receipts, members, strict=True):
+            for index in indexes:
+                answers[index] = receipt
+            if receipt is Receipt.CONFIRMED:
+                self._published += [Sent(ready[i].queue, ready[i].id, ready[i].dispatch) for i in indexes]
+        if self._published and self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(PUBLISHED_DELAY_SECONDS, self._published_due)
+        return answers
+
+    async def _publish_again(self, messages: list[Message], receipts: list[Receipt], returned: list[int]) -> None:
+        try:
+            for queue in {messages[number].routing_key for number in returned}:
+                await self.declare(queue, again=True)
+        except BrokerUnavailable:
+            return
+        again = await self._broker.publish([messages[number] for number in returned], timeout=self._confirm_timeout)
+        for number, receipt in zip(returned, again, strict=True):
+            receipts[number] = receipt
+
+    def _message(self, queue: str, priority: int, bundle: Sequence[Ready]) -> Message:
+        return Message(
+            exchange=self._names.jobs,
+            routing_key=queue,
+            body=encode_bundle(bundle, epoch=self._epoch, at=self._clock.now()),
+            priority=10 - priority,  # 1 (first) .. 10 (last) -> AMQP's 9 .. 0
+        )
+
+    def _published_due(self) -> None:
+        self._timer = None
+        self._in_background(self._note_published())
+
+    async def _note_published(self) -> None:
+        sent, self._published = self._published, []
+        try:
+            for start in range(0, len(sent), MAX_BATCH):
+                await self._jobs.published(sent[start : start + MAX_BATCH], now=self._clock.now())
+        except StoreUnavailable:
+            log.info("%d jobs stay in the outbox though they were sent; copies will follow, harmlessly", len(sent))
+
+    def _flush_events(self) -> None:
+        self._events_scheduled = False
+        events, self._events = self._events, {}
+        messages = [
+            Message(
+                exchange=self._names.events,
+                routing_key=key,
+                body=encode_events(batch),
+                persistent=False,
+                mandatory=False,
+            )
+            for key, batch in events.items()
+        ]
+        if messages:
+            self._in_background(self._publish_events(messages))
+
+    async def _publish_events(self, messages: list[Message]) -> None:
+        await self._broker.publish(messages, timeout=self._confirm_timeout)

@@ -1,0 +1,126 @@
+"""Ends runs: outcomes go to the store in batches, and what the store answers is told to whoever listens.
+
+An outcome is repeated until the store answers. It names (dispatch, owner), so a repeat of one that took effect is
+answered `recorded`, and one whose lease was lost is refused and counted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import msgspec
+
+from ..metadata.contract import MAX_BATCH, Ending, Finish, Finished, Jobs, Outcome, Ready
+from ..metadata.errors import StoreError, StoreUnavailable
+from ..metadata.job import State
+from .actor import Stage
+from .batcher import Batcher
+from .results import ErrorInfo, encode_error
+from .run import Run
+from .wire import Command, Event, body_of, encode_body
+
+_EVENTS = {
+    Ending.COMPLETED: "completed",
+    Ending.FAILED: "failed",
+    Ending.CANCELLED: "cancelled",
+    Ending.RETRY: "retried",
+    Ending.RELEASE: "released",
+    Ending.PARK: "parked",
+}
+
+
+class Finisher:
+    """`late_finishes`: how many runs ended after their lease was lost, since the start."""
+
+    def __init__(self, stage: Stage, *, boot: str) -> None:
+        self.boot = boot
+        self.late_finishes = 0
+        self._stage = stage
+        self._jobs = stage.capability(Jobs)
+        self._batchers: dict[str, Batcher[Outcome, Finished]] = {}
+        self._unfinished = 0
+
+    @property
+    def has_room(self) -> bool:
+        """Whether so few outcomes are unanswered that more runs may be started."""
+        return self._unfinished < self._stage.options.concurrency + MAX_BATCH
+
+    async def finish(self, run: Run, outcome: Outcome) -> None:
+        run.outcome = outcome
+        self._unfinished += 1
+        try:
+            (answer,) = await self._batcher(run.queue).submit([outcome])
+        finally:
+            self._unfinished -= 1
+        if answer.finish is Finish.REFUSED:
+            self._late(run, answer)
+        else:
+            self._done(run, outcome, answer)
+
+    def _batcher(self, queue: str) -> Batcher[Outcome, Finished]:
+        if queue not in self._batchers:
+            self._batchers[queue] = Batcher(lambda outcomes: self._record(queue, outcomes))
+        return self._batchers[queue]
+
+    async def _record(self, queue: str, outcomes: Sequence[Outcome]) -> Sequence[Finished]:
+        failures = 0
+        while True:
+            try:
+                return await self._jobs.finish(
+                    queue, outcomes, now=self._stage.clock.now(), grace=self._stage.settings.grace
+                )
+            except StoreUnavailable as error:
+                if failures == 0:
+                    self._stage.log.warning("%s; %d outcomes wait", error, len(outcomes))
+                failures += 1
+                await self._stage.clock.sleep(self._stage.backoff(failures, cap=2.0))
+            except StoreError as error:
+                if len(outcomes) > 1:  # one of them is at fault; the others must not suffer
+                    return [answer for one in outcomes for answer in await self._record(queue, [one])]
+                if outcomes[0].ending is not Ending.COMPLETED:
+                    raise
+                outcomes = [_refused_result(outcomes[0], str(error))]
+
+    def _done(self, run: Run, outcome: Outcome, answer: Finished) -> None:
+        ticket, dispatcher, now = run.ticket, self._stage.dispatcher, self._stage.clock.now()
+        if answer.state is State.WAITING:
+            payload = encode_body(body_of(ticket))
+            dispatcher.send_soon([Ready(run.queue, ticket.id, answer.dispatch, ticket.priority, payload)])
+        elif answer.state is State.DELAYED and outcome.run_at is not None:
+            if outcome.run_at - now < self._stage.settings.scan_interval * 1000:
+                dispatcher.command_soon(f"delayed-scanner.{run.queue}", Command(command="wake", queue=run.queue))
+        name = "cancelled" if answer.state is State.CANCELLED else _EVENTS[outcome.ending]
+        dispatcher.emit(self._event(run, name, outcome, now))
+
+    def _late(self, run: Run, answer: Finished) -> None:
+        self.late_finishes += 1
+        self._stage.log.warning(
+            "refused the end of job %s, dispatch %d by %s: it now is %s at dispatch %d; what this run did may have been "
+            "done twice",
+            run.ticket.id, run.ticket.dispatch, run.boot[:8], answer.state, answer.dispatch,
+        )
+        self._stage.dispatcher.emit(self._event(run, "late", run.outcome, self._stage.clock.now()))
+
+    def _event(self, run: Run, name: str, outcome: Outcome | None, now: int) -> Event:
+        return Event(
+            event=name,
+            job=run.ticket.id,
+            queue=run.queue,
+            task=run.ticket.task,
+            at=now,
+            dispatch=run.ticket.dispatch,
+            attempt=run.claimed.attempt,
+            worker=run.boot,
+            error=None if outcome is None or outcome.error is None else _error_line(outcome.error),
+            run_at=None if outcome is None else outcome.run_at,
+        )
+
+
+def _error_line(error: bytes) -> str:
+    info = msgspec.json.decode(error, type=ErrorInfo)
+    return f"{info.type}: {info.message}"[:500]
+
+
+def _refused_result(outcome: Outcome, reason: str) -> Outcome:
+    error = ErrorInfo(type="callboard.ResultRefused", message=f"the store refused what the task returned: {reason}")
+    return msgspec.structs.replace(outcome, ending=Ending.FAILED, result=None, error=encode_error(error))

@@ -1,0 +1,94 @@
+"""A job that was enqueued here, or is known by its id: its state, its end, its result."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+from ..brokers.errors import BrokerUnavailable
+from ..metadata.contract import Admission, Cancel
+from ..metadata.job import Job, State
+from .errors import JobCancelled, JobExpired, JobFailed, JobUnknown, ResultTimeout
+from .results import decode_error, decode_result
+
+if TYPE_CHECKING:
+    from .app import Callboard
+
+LOOK_AGAIN_SECONDS = 5.0  # a lost event is made up for by a look into the store
+
+
+class JobHandle:
+    """`admission` says what `enqueue` did: created, existing, deduplicated or replaced; None where it was only looked
+    up. `id` is that of the job that stands for the call, which for a duplicate is the older one."""
+
+    __slots__ = ("_app", "admission", "id", "queue")
+
+    def __init__(self, app: Callboard, *, queue: str, id: str, admission: Admission | None = None) -> None:
+        self._app = app
+        self.queue = queue
+        self.id = id
+        self.admission = admission
+
+    async def state(self) -> State:
+        """Raises JobUnknown where there is no record."""
+        return (await self._record()).state
+
+    async def cancel(self) -> Cancel:
+        """Cancel it: at once if it has not started, else by interrupting its run. Says which."""
+        return await self._app.queue(self.queue).cancel_job(self.id)
+
+    async def result(self, timeout: float | None = None) -> Any:
+        """Wait for the end and return what the task returned, as JSON values.
+
+        Raises JobFailed, JobCancelled, JobExpired or JobUnknown as it ended, ResultTimeout after `timeout` seconds.
+        """
+        try:
+            async with asyncio.timeout(timeout):
+                return result_of(await self._end())
+        except TimeoutError:
+            pass
+        state = await self.state()
+        raise ResultTimeout(self.id, seconds=timeout or 0.0, state=state)
+
+    async def _end(self) -> Job:
+        listener = self._app.connections.listener
+        while True:
+            try:
+                ended = await listener.watch(self.queue, self.id)
+            except BrokerUnavailable:
+                ended = asyncio.Event()
+            try:
+                job = await self._record()
+                if job.state.final:
+                    return job
+                async with asyncio.timeout(LOOK_AGAIN_SECONDS):
+                    await ended.wait()
+            except TimeoutError:
+                continue
+            finally:
+                listener.unwatch(self.queue, self.id, ended)
+
+    async def _record(self) -> Job:
+        job = await self._app.queue(self.queue).record(self.id)
+        if job is None:
+            raise JobUnknown(self.id)
+        return job
+
+    def __repr__(self) -> str:
+        return f"<Job {self.id} on {self.queue}>"
+
+
+def result_of(job: Job) -> Any:
+    """What a final job returned; raises as `JobHandle.result` does."""
+    match job.state:
+        case State.COMPLETED:
+            return None if job.result is None else decode_result(job.result)
+        case State.CANCELLED:
+            raise JobCancelled(job.id)
+        case State.EXPIRED:
+            raise JobExpired(job.id)
+        case _:
+            error = decode_error(job.error) if job.error else None
+            if error is None:
+                raise JobFailed(job.id, error_type="unknown", message="no error was recorded")
+            raise JobFailed(job.id, error_type=error.type, message=error.message, traceback=error.traceback)

@@ -1,0 +1,106 @@
+"""Keeps a worker's lease by raising its counter every quarter of the lease, whatever the event loop is doing.
+
+The beats come from a thread with a store connection of its own, so that a handler which blocks the loop does not cost
+the lease. A store that lives in this process alone is beaten from the loop itself: nobody outlives it there.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+from collections.abc import Callable, Sequence
+
+from ..metadata.contract import Heartbeat, Store, Workers
+from ..metadata.errors import MetadataError
+from .connections import Connections
+
+log = logging.getLogger("callboard.heart")
+
+Beaten = Callable[[str, Heartbeat, float], None]  # boot id, reply, `clock.elapsed()` when the beat was sent
+
+
+class Heart:
+    """`beaten` is called in the loop that called `start`, after each beat that was answered."""
+
+    def __init__(
+        self, connections: Connections, *, queues: Sequence[str], info: Callable[[], bytes], beaten: Beaten
+    ) -> None:
+        self._connections = connections
+        self._queues = tuple(queues)
+        self._info = info
+        self._beaten = beaten
+        self._interval = connections.settings.lease_seconds / 4
+        self._boot = ""
+        self._thread: threading.Thread | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._stop = threading.Event()
+        self._wake: tuple[asyncio.AbstractEventLoop, asyncio.Event] | None = None
+
+    def start(self, boot: str) -> None:
+        self._boot = boot
+        loop = asyncio.get_running_loop()
+        if not self._connections.store.shared:
+            self._task = loop.create_task(self._beat(self._connections.store, loop))
+            return
+        self._thread = threading.Thread(
+            target=lambda: asyncio.run(self._beat_alone(loop)), name="callboard-heart", daemon=True
+        )
+        self._thread.start()
+
+    def renew(self, boot: str) -> None:
+        """Go on under another boot id, with a beat at once."""
+        self._boot = boot
+        self._hurry()
+
+    async def stop(self) -> None:
+        """No beat after this."""
+        self._stop.set()
+        self._hurry()
+        if self._thread is not None:
+            await asyncio.to_thread(self._thread.join, 10.0)
+        if self._task is not None:
+            await self._task
+
+    def _hurry(self) -> None:
+        if self._wake is not None:
+            loop, event = self._wake
+            loop.call_soon_threadsafe(event.set)
+
+    async def _beat_alone(self, main: asyncio.AbstractEventLoop) -> None:
+        store = self._connections.another_store()
+        try:
+            await self._beat(store, main, connect=True)
+        finally:
+            await store.close()
+
+    async def _beat(self, store: Store, main: asyncio.AbstractEventLoop, *, connect: bool = False) -> None:
+        clock = self._connections.clock
+        wake = asyncio.Event()
+        self._wake = (asyncio.get_running_loop(), wake)
+        failing = False
+        while not self._stop.is_set():
+            wake.clear()
+            boot, sent = self._boot, clock.elapsed()
+            try:
+                if connect:
+                    await store.open()
+                    connect = False
+                reply = await store.get(Workers).heartbeat(
+                    boot, self._queues, info=self._info(), now=clock.now()
+                )
+            except MetadataError as error:
+                if not failing:
+                    log.warning("no heartbeat: %s", error)
+                failing = True
+            else:
+                if failing:
+                    log.warning("heartbeats go on")
+                failing = False
+                main.call_soon_threadsafe(self._beaten, boot, reply, sent)
+            try:
+                # A store that is away is asked more often: the lease runs.
+                async with asyncio.timeout(min(self._interval, 0.5) if failing else self._interval):
+                    await wake.wait()
+            except TimeoutError:
+                pass

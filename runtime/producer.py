@@ -1,0 +1,93 @@
+"""Records jobs and sends them: the one way into the store for producers, intake and scheduler alike.
+
+`enqueue` says yes when the job is on stable storage: after the store alone where the store is durable, else after the
+store and the broker's confirm. `confirm=True` always waits for both.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ..brokers.message import Receipt
+from ..metadata.contract import Admission, Enqueued, Jobs, QueueControl, Ready, Store
+from ..metadata.errors import StoreUnavailable
+from ..metadata.job import NewJob, State
+from .batcher import Batcher
+from .clock import Clock
+from .dispatcher import Dispatcher
+from .errors import EnqueueUncertain
+from .settings import Settings
+from .wire import Command
+
+REGISTER_AGAIN_SECONDS = 60.0  # a queue's name is written anew this often, in case the store lost it
+
+_NEW = (Admission.CREATED, Admission.REPLACED)
+
+
+class Producer:
+    def __init__(self, *, store: Store, dispatcher: Dispatcher, settings: Settings, clock: Clock) -> None:
+        self._jobs = store.get(Jobs)
+        self._queues = store.get(QueueControl)
+        self._durable = store.durable
+        self._dispatcher = dispatcher
+        self._settings = settings
+        self._clock = clock
+        self._batcher = Batcher(self._enqueue, window=2)
+        self._registered: dict[str, float] = {}
+
+    async def enqueue(self, jobs: Sequence[NewJob], *, confirm: bool = False) -> list[Enqueued]:
+        """What became of each job, in order.
+
+        EnqueueUncertain: the store did not answer, or the broker has not confirmed in time. Either way the same call
+        with the same ids may be repeated. Works while the broker is down if the store is durable.
+        """
+        if not jobs:
+            return []
+        await self._register({job.queue for job in jobs})
+        try:
+            answers = await self._batcher.submit(jobs)
+        except StoreUnavailable as error:
+            raise EnqueueUncertain(tuple(job.id for job in jobs), str(error)) from error
+        ready = [
+            Ready(job.queue, answer.id, answer.dispatch, job.priority, job.payload)
+            for job, answer in zip(jobs, answers, strict=True)
+            if answer.admission in _NEW and answer.state is State.WAITING
+        ]
+        self._wake_scanner(jobs, answers)
+        if not confirm and self._durable:
+            self._dispatcher.send_soon(ready)
+            return answers
+        receipts = await self._dispatcher.send(ready)
+        unsent = tuple(job.id for job, got in zip(ready, receipts, strict=True) if got is not Receipt.CONFIRMED)
+        if unsent:
+            raise EnqueueUncertain(unsent, "recorded in the store, which is not durable, but the broker has not taken it")
+        return answers
+
+    async def drain(self) -> None:
+        await self._batcher.drain()
+
+    async def _enqueue(self, jobs: Sequence[NewJob]) -> Sequence[Enqueued]:
+        return await self._jobs.enqueue(jobs, now=self._clock.now(), grace=self._settings.grace)
+
+    async def _register(self, queues: set[str]) -> None:
+        elapsed = self._clock.elapsed()
+        unknown = [queue for queue in queues if elapsed > self._registered.get(queue, 0.0)]
+        if unknown:
+            try:
+                await self._queues.register(unknown)
+            except StoreUnavailable as error:
+                raise EnqueueUncertain((), str(error)) from error
+            for queue in unknown:
+                self._registered[queue] = elapsed + REGISTER_AGAIN_SECONDS
+
+    def _wake_scanner(self, jobs: Sequence[NewJob], answers: Sequence[Enqueued]) -> None:
+        """Tell scanners of jobs that are due before they would look again by themselves."""
+        soon = self._clock.now() + round(self._settings.scan_interval * 1000)
+        queues = {
+            job.queue
+            for job, answer in zip(jobs, answers, strict=True)
+            if answer.state is State.DELAYED and job.run_at is not None and job.run_at <= soon
+        }
+        for queue in queues:
+            self._dispatcher.command_soon(f"delayed-scanner.{queue}", Command(command="wake", queue=queue))
+

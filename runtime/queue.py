@@ -1,0 +1,386 @@
+"""One job queue: producing, controlling, inspecting and cleaning it.
+
+The methods and their names are those that users of AsyncMQ and BullMQ know. Durations are seconds, ranges inclusive,
+newest first unless `asc`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, Self
+
+import msgspec
+
+from ..metadata.contract import Cancel, Counts, Deduplicating, Inspection, Jobs, QueueControl, Ready, Removal
+from ..metadata.job import Job, State
+from .duration import Duration, seconds_to_ms
+from .errors import InvalidJob
+from .handle import JobHandle, result_of
+from .job_view import DelayedInfo, JobInfo, delayed_view, view
+from .options import CallOptions
+from .wire import Command
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from .app import Callboard
+
+PAGE = 1000  # jobs read or removed in one round trip by the methods that go on until nothing is left
+
+_ITEM_MEMBERS = frozenset(
+    {"task_id", "args", "kwargs", "retries", "ttl", "timeout", "backoff", "priority", "delay", "run_at", "job_id",
+     "jobId", "deduplication", "debounce", "depends_on", "meta"}
+)
+_QUEUED = (State.WAITING, State.DELAYED, State.WAITING_CHILDREN)
+# Names that the reference knows as buckets though no job is ever in them: a pause belongs to the queue, a priority to
+# the order of its waiting jobs.
+_EMPTY_BUCKETS = frozenset({"paused", "prioritized"})
+
+
+class Queue:
+    """`app.queue("emails")`, or `Queue("emails")` with an app of its own from the settings in the environment."""
+
+    def __init__(self, name: str, app: Callboard | None = None) -> None:
+        if app is None:
+            from .app import Callboard  # app.py makes queues, this makes an app: one of the two has to wait
+
+            app = Callboard()
+        self.name = name
+        self.app = app
+
+    async def __aenter__(self) -> Self:
+        await self.app.open()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.app.close()
+
+    # --- adding ---
+
+    async def add(
+        self,
+        task_id: str,
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+        *,
+        retries: int | None = None,
+        ttl: Duration | None = None,
+        timeout: Duration | None = None,
+        backoff: object = None,
+        priority: int | None = None,
+        delay: Duration | None = None,
+        run_at: datetime | float | None = None,
+        job_id: str | None = None,
+        deduplication: Mapping[str, Any] | None = None,
+        debounce: Mapping[str, Any] | None = None,
+        depends_on: object = None,
+        meta: Mapping[str, Any] | None = None,
+        confirm: bool = False,
+    ) -> str:
+        """Add a job; the id of the job that stands for it, which for a duplicate is the older one's.
+
+        The task need not be registered here. `debounce` is the old name of `deduplication`. Raises as `task.enqueue`.
+        """
+        options = CallOptions.parse(
+            retries=retries, ttl=ttl, timeout=timeout, backoff=backoff, priority=priority, delay=delay, run_at=run_at,
+            job_id=job_id, deduplication=deduplication or debounce, depends_on=depends_on, meta=meta, confirm=confirm,
+        )
+        job = self.app.new_job(task_id, args, kwargs or {}, options, queue=self.name)
+        (answer,) = await self.app.connections.producer.enqueue([job], confirm=confirm)
+        return answer.id
+
+    async def add_bulk(self, jobs: Sequence[Mapping[str, Any]], *, confirm: bool = False) -> list[str]:
+        """Add many: mappings with `task_id` and the parameters of `add` (`jobId` is `job_id` too); the ids, in order.
+
+        All are checked before any is written: a bad one raises, with its position, and nothing was added.
+        """
+        new = []
+        for position, item in enumerate(jobs):
+            try:
+                new.append(self._item(item))
+            except (ValueError, TypeError) as error:
+                raise type(error)(f"jobs[{position}]: {error}") if type(error) is TypeError else InvalidJob(
+                    f"jobs[{position}]: {error}"
+                ) from None
+        return [answer.id for answer in await self.app.connections.producer.enqueue(new, confirm=confirm)]
+
+    async def enqueue(self, payload: Mapping[str, Any]) -> str:
+        """`add` with a mapping as in `add_bulk`."""
+        (job_id,) = await self.add_bulk([payload])
+        return job_id
+
+    send = enqueue
+
+    async def enqueue_delayed(self, payload: Mapping[str, Any], run_at: datetime | float) -> str:
+        """`enqueue` at a moment: an aware datetime or Unix seconds."""
+        return await self.enqueue({**payload, "run_at": run_at})
+
+    async def delay(self, payload: Mapping[str, Any], run_at: datetime | float | None = None) -> str:
+        return await (self.enqueue(payload) if run_at is None else self.enqueue_delayed(payload, run_at))
+
+    def _item(self, item: Mapping[str, Any]) -> Any:
+        if not isinstance(item, Mapping):
+            raise TypeError(f"must be a mapping with task_id, not {item!r:.100}")
+        unknown = set(item) - _ITEM_MEMBERS
+        if unknown:
+            raise InvalidJob(f"unknown member {sorted(map(str, unknown))[0]!r}; known: {', '.join(sorted(_ITEM_MEMBERS))}")
+        if "task_id" not in item:
+            raise InvalidJob(f"task_id is missing in {dict(item)!r:.100}")
+        given = {name: value for name, value in item.items() if name not in ("task_id", "args", "kwargs")}
+        given["job_id"] = given.pop("jobId", None) or given.get("job_id")
+        given["deduplication"] = given.pop("debounce", None) or given.get("deduplication")
+        return self.app.new_job(
+            item["task_id"], item.get("args") or (), item.get("kwargs") or {}, CallOptions.parse(**given),
+            queue=self.name,
+        )
+
+    # --- control ---
+
+    async def pause(self) -> None:
+        """No job of this queue starts from now on; running ones run on."""
+        await self._control.pause(self.name)
+        await self._tell("worker", "pause")
+
+    async def resume(self) -> None:
+        await self._control.resume(self.name)
+        await self._tell("worker", "resume")
+        await self._tell("stalled-recovery", "resume")
+
+    async def is_paused(self) -> bool:
+        return bool(await self._control.paused([self.name]))
+
+    async def drain(self, include_delayed: bool = False) -> list[str]:
+        """Remove jobs that wait for a worker, and the delayed ones if asked; their ids. Running jobs are untouched."""
+        removed = await self._clear(State.WAITING)
+        return removed + (await self._clear(State.DELAYED, before=_END) if include_delayed else [])
+
+    async def clean_jobs(self, grace: Duration = 0, limit: int = 0, state: str = "completed") -> list[str]:
+        """Remove up to `limit` (0: all) jobs that entered `state` more than `grace` seconds ago; their ids."""
+        before = self.app.clock.now() - seconds_to_ms(grace, "grace") + 1
+        return await self._clear(self._state(state), before=before, limit=limit)
+
+    async def clean(self, state: str, older_than: float | None = None) -> list[str]:
+        """Remove all jobs that entered `state` before `older_than` (Unix seconds; None: now)."""
+        before = None if older_than is None else round(older_than * 1000)
+        return await self._clear(self._state(state), before=before)
+
+    async def obliterate(self, force: bool = False) -> int:
+        """Remove everything about the queue, its broker queue included; how many jobs that were.
+
+        Raises RuntimeError while jobs run, unless `force`: those then are asked to cancel and end unrecorded only when
+        their workers let go of them, so the queue itself is forgotten at a later call."""
+        counts = await self.queue_counts()
+        if counts.active and not force:
+            raise RuntimeError(f"queue {self.name!r} has {counts.active} running jobs; obliterate(force=True) cancels them")
+        await self.pause()
+        for job in await self.get_jobs(["active"]):
+            await self.cancel_job(job.id)
+        removed = 0
+        for state in State:
+            if state is not State.ACTIVE:
+                removed += len(await self._clear(state, before=_END))
+        if await self._control.forget(self.name):
+            await self.app.connections.broker.delete(self.app.connections.names.job_queue(self.name))
+        return removed
+
+    # --- one job ---
+
+    def handle(self, job_id: str) -> JobHandle:
+        return JobHandle(self.app, queue=self.name, id=job_id)
+
+    async def record(self, job_id: str) -> Job | None:
+        (job,) = await self._inspection.get(self.name, [job_id])
+        return job
+
+    async def get_job(self, job_id: str) -> JobInfo | None:
+        job = await self.record(job_id)
+        return None if job is None else view(job)
+
+    async def get_job_state(self, job_id: str) -> State | None:
+        job = await self.record(job_id)
+        return None if job is None else job.state
+
+    async def get_job_result(self, job_id: str) -> Any:
+        """What a completed job returned. Raises JobFailed, JobCancelled, JobExpired as it ended; None while it is not
+        final or where it is unknown."""
+        job = await self.record(job_id)
+        return result_of(job) if job is not None and job.state.final else None
+
+    async def get_job_progress(self, job_id: str) -> Any:
+        value = await self._inspection.progress(self.name, job_id)
+        return None if value is None else msgspec.json.decode(value)
+
+    async def cancel_job(self, job_id: str) -> Cancel:
+        """`cancelled` at once if it waits, `requested` if it runs: then its run is interrupted; `final`, `unknown`."""
+        keep = self.app.retention(self.name)[1].keep()
+        (answer,) = await self._jobs.cancel(self.name, [job_id], now=self.app.clock.now(), keep=keep)
+        if answer.owner is not None:
+            command = Command(command="cancel", queue=self.name, jobs=(job_id,))
+            await self.app.connections.dispatcher.command(f"instance.{answer.owner}", command)
+        return answer.cancel
+
+    async def retry_job(self, job_id: str) -> bool:
+        """Run a final job again, with all its retries; False if it is not final or unknown."""
+        now = self.app.clock.now()
+        (answer,) = await self._jobs.retry(self.name, [job_id], now=now, grace=self.app.settings.grace)
+        if not isinstance(answer, Ready):
+            return False
+        await self.app.connections.dispatcher.send([answer])
+        return True
+
+    async def remove_job(self, job_id: str) -> bool:
+        """Forget a job that is not running; False if there is none. Raises RuntimeError if it runs: cancel it first."""
+        (answer,) = await self._jobs.remove(self.name, [job_id], now=self.app.clock.now())
+        if answer is Removal.ACTIVE:
+            raise RuntimeError(f"job {job_id} is running; cancel it first")
+        return answer is Removal.REMOVED
+
+    async def list_delayed(self) -> list[DelayedInfo]:
+        """All delayed jobs, the next due first. Reads only."""
+        return [delayed_view(job) for job in await self._all(State.DELAYED)]
+
+    async def remove_delayed(self, job_id: str) -> bool:
+        return await self.get_job_state(job_id) is State.DELAYED and await self.remove_job(job_id)
+
+    # --- deduplication ---
+
+    async def get_deduplication_job_id(self, deduplication_id: str) -> str | None:
+        """The id of the job that holds the deduplication id now."""
+        holders = self.app.connections.store.get(Deduplicating)
+        return await holders.holder(self.name, deduplication_id, now=self.app.clock.now())
+
+    get_debounce_job_id = get_deduplication_job_id
+
+    async def remove_deduplication_key(self, deduplication_id: str) -> bool:
+        """Free the deduplication id without touching the job; False if it was free."""
+        return await self.app.connections.store.get(Deduplicating).release(self.name, deduplication_id)
+
+    # --- inspection ---
+
+    async def queue_counts(self) -> Counts:
+        return (await self._inspection.counts([self.name]))[self.name]
+
+    async def queue_stats(self) -> dict[str, int]:
+        counts = await self.queue_counts()
+        return {"waiting": counts.waiting, "delayed": counts.delayed, "failed": counts.failed}
+
+    async def get_job_counts(self, *types: str) -> dict[str, int]:
+        """Jobs by state; all states where none is named."""
+        counts = await self.queue_counts()
+        wanted = types or tuple(State)
+        return {
+            str(name): 0 if name in _EMPTY_BUCKETS else getattr(counts, self._state(name).replace("-", "_"))
+            for name in wanted
+        }
+
+    async def get_job_count_by_types(self, *types: str) -> int:
+        return sum((await self.get_job_counts(*types)).values())
+
+    async def count(self) -> int:
+        """Jobs that have not started: waiting, delayed and waiting for children."""
+        return await self.get_job_count_by_types(*_QUEUED)
+
+    async def get_jobs(
+        self, types: Sequence[str] | str = tuple(State), start: int = 0, end: int = -1, asc: bool = False
+    ) -> list[JobInfo]:
+        """Jobs of these states, state by state, positions `start` to `end` inclusive (-1: to the last)."""
+        if start < 0 or end < -1:
+            raise ValueError(f"start must be 0 or more and end -1 or more, not start={start}, end={end}")
+        names = [types] if isinstance(types, str) else list(types)
+        states = [self._state(name) for name in names if name not in _EMPTY_BUCKETS]
+        found: list[JobInfo] = []
+        skip, left = start, None if end == -1 else max(0, end - start + 1)
+        counts = await self.queue_counts()
+        for state in states:
+            size: int = getattr(counts, state.replace("-", "_"))
+            if skip >= size:
+                skip -= size
+                continue
+            jobs = await self._all(state, asc=asc, offset=skip, limit=left)
+            found += [view(job) for job in jobs]
+            skip = 0
+            left = None if left is None else left - len(jobs)
+            if left == 0:
+                break
+        return found
+
+    async def list_jobs(self, state: str) -> list[JobInfo]:
+        return await self.get_jobs(state)
+
+    async def get_waiting(self, start: int = 0, end: int = -1) -> list[JobInfo]:
+        return await self.get_jobs("waiting", start, end)
+
+    async def get_active(self, start: int = 0, end: int = -1) -> list[JobInfo]:
+        return await self.get_jobs("active", start, end)
+
+    async def get_completed(self, start: int = 0, end: int = -1) -> list[JobInfo]:
+        return await self.get_jobs("completed", start, end)
+
+    async def get_failed(self, start: int = 0, end: int = -1) -> list[JobInfo]:
+        return await self.get_jobs("failed", start, end)
+
+    async def get_delayed(self, start: int = 0, end: int = -1) -> list[JobInfo]:
+        return await self.get_jobs("delayed", start, end)
+
+    async def get_waiting_children(self, start: int = 0, end: int = -1) -> list[JobInfo]:
+        return await self.get_jobs("waiting-children", start, end)
+
+    # --- what they stand on ---
+
+    @property
+    def _jobs(self) -> Jobs:
+        return self.app.connections.store.get(Jobs)
+
+    @property
+    def _control(self) -> QueueControl:
+        return self.app.connections.store.get(QueueControl)
+
+    @property
+    def _inspection(self) -> Inspection:
+        return self.app.connections.store.get(Inspection)
+
+    async def _tell(self, kind: str, command: str) -> None:
+        await self.app.connections.dispatcher.command(
+            f"{kind}.{self.name}", Command(command=command, queue=self.name)
+        )
+
+    async def _all(
+        self, state: State, *, asc: bool = True, offset: int = 0, limit: int | None = None
+    ) -> list[Job]:
+        jobs: list[Job] = []
+        while limit is None or len(jobs) < limit:
+            size = PAGE if limit is None else min(PAGE, limit - len(jobs))
+            page = await self._inspection.page(
+                self.name, state, offset=offset + len(jobs), limit=size, newest_first=not asc
+            )
+            jobs += page
+            if len(page) < size:
+                break
+        return jobs
+
+    async def _clear(self, state: State, *, before: int | None = None, limit: int = 0) -> list[str]:
+        if state is State.ACTIVE:
+            raise InvalidJob("running jobs can't be removed; cancel them, or wait until they end")
+        removed: list[str] = []
+        now = self.app.clock.now()
+        while not limit or len(removed) < limit:
+            size = PAGE if not limit else min(PAGE, limit - len(removed))
+            ids = await self._control.clear(
+                self.name, state, before=now + 1 if before is None else before, limit=size, now=now
+            )
+            removed += ids
+            if not ids:
+                break
+        return removed
+
+    def _state(self, name: str) -> State:
+        try:
+            return State(name)
+        except ValueError:
+            raise InvalidJob(f"{name!r:.100} is no state of a job; states are: {', '.join(State)}") from None
+
+
+_END = 2**53  # later than any moment

@@ -1,0 +1,103 @@
+"""Settings: arguments first, then CALLBOARD_* in the environment, then a callboard.toml in the working directory.
+
+In the user's API durations are seconds; `Settings` holds them as they were given, and the properties below give
+milliseconds to whoever works with them.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from msgspec import Struct
+from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
+
+from ..metadata.job import Keep
+from .errors import ConfigurationError
+from .urls import masked
+
+MEMORY = "memory://"
+
+
+class Retain(Struct, frozen=True, kw_only=True):
+    """How long final jobs stay: for `age` seconds (None: for ever), the newest `count` of them (None: all)."""
+
+    age: float | None = None
+    count: int | None = None
+
+    def keep(self, *, group: str = "") -> Keep:
+        return Keep(age=None if self.age is None else round(self.age * 1000), count=self.count, group=group)
+
+
+class Settings(BaseSettings):
+    """One setting a line; each can be given as CALLBOARD_<NAME>, as a line of callboard.toml, or to `Callboard(...)`."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="CALLBOARD_", toml_file="callboard.toml", extra="forbid", frozen=True, validate_default=True
+    )
+
+    broker: SecretStr = SecretStr(MEMORY)
+    store: SecretStr = SecretStr(MEMORY)
+    namespace: str = Field("callboard", pattern=r"^[A-Za-z0-9_-]{1,64}$")
+    queue_type: Literal["classic", "quorum"] = "classic"
+
+    lease_seconds: float = Field(10.0, ge=0.5, le=3600)
+    relay_grace_seconds: float = Field(1.0, ge=0.05, le=60)
+    scan_interval: float = Field(1.0, ge=0.05, le=60)
+    confirm_timeout: float = Field(10.0, ge=0.1, le=120)
+    reconcile_grace_seconds: float = Field(30.0, ge=0.5)
+    overtaken_seconds: float = Field(60.0, ge=0.5)
+    adoption_window_seconds: float = Field(600.0, ge=1)
+    max_stalled: int = Field(2, ge=0, le=1000)
+    unknown_task_grace: float = Field(600.0, ge=0)
+
+    payload_limit: int = Field(1024 * 1024, ge=256, le=15 * 1024 * 1024)
+    result_limit: int = Field(1024 * 1024, ge=2, le=15 * 1024 * 1024)
+    keep_completed_seconds: float | None = Field(3600.0, ge=0)
+    keep_completed_count: int | None = Field(100_000, ge=0)
+    keep_failed_seconds: float | None = Field(7 * 24 * 3600.0, ge=0)
+    keep_failed_count: int | None = Field(100_000, ge=0)
+
+    @field_validator("broker", "store")
+    @classmethod
+    def _has_scheme(cls, value: SecretStr) -> SecretStr:
+        if "://" not in value.get_secret_value():
+            raise ValueError(f"{masked(value.get_secret_value())!r} is no URL; an example: redis://localhost:6379/0")
+        return value
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        return init_settings, env_settings, TomlConfigSettingsSource(settings_cls)
+
+    @property
+    def keep_completed(self) -> Retain:
+        return Retain(age=self.keep_completed_seconds, count=self.keep_completed_count)
+
+    @property
+    def keep_failed(self) -> Retain:
+        return Retain(age=self.keep_failed_seconds, count=self.keep_failed_count)
+
+    @property
+    def grace(self) -> int:
+        """How long, in ms, whoever made a job ready has for publishing it before a relay does."""
+        return round(self.relay_grace_seconds * 1000)
+
+
+def load_settings(**given: Any) -> Settings:
+    """Settings from all sources. Raises ConfigurationError that names each wrong setting and its value."""
+    try:
+        return Settings(**{name: value for name, value in given.items() if value is not None})
+    except ValidationError as error:
+        lines = []
+        for fault in error.errors(include_url=False, include_input=True):
+            name = ".".join(str(part) for part in fault["loc"])
+            value = "" if name in ("broker", "store") else f" (given: {fault['input']!r:.100})"
+            lines.append(f"{name}: {fault['msg']}{value}")
+        raise ConfigurationError("settings: " + "; ".join(lines)) from None

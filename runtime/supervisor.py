@@ -1,0 +1,89 @@
+"""Keeps actors running, in OTP's words: a child that fails is started again after a growing, jittered delay; one that
+fails more often than the restart intensity allows takes the supervisor, and with it the process, down."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Callable
+from random import Random
+
+from .actor import Actor, Stage
+from .app import Callboard
+from .clock import Clock
+from .errors import GaveUp
+
+log = logging.getLogger("callboard.supervisor")
+
+MAX_RESTARTS = 5
+WITHIN_SECONDS = 60.0
+
+MakeStage = Callable[[type[Actor]], Stage]
+
+
+class Child:
+    """One actor, over all its restarts."""
+
+    def __init__(self, actor: type[Actor], make_stage: MakeStage, clock: Clock, random: Random) -> None:
+        self._actor = actor
+        self._make_stage = make_stage
+        self._clock = clock
+        self._random = random
+        self._failed: deque[float] = deque(maxlen=MAX_RESTARTS + 1)
+        self._stopping = False
+        self.stage: Stage | None = None
+
+    async def run(self) -> None:
+        """Until the actor ends because it was stopped. Raises GaveUp."""
+        while not self._stopping:
+            self.stage = self._make_stage(self._actor)
+            try:
+                await self._actor(self.stage).run()
+                return
+            except Exception as error:  # an actor may fail in any way; that is what a supervisor is for
+                if self._stopping:
+                    raise
+                await self._failed_with(error)
+
+    def stop(self, *, hurry: bool) -> None:
+        self._stopping = True
+        if self.stage is not None:
+            self.stage.stopping.set()
+            if hurry:
+                self.stage.hurry.set()
+
+    async def _failed_with(self, error: Exception) -> None:
+        now = self._clock.elapsed()
+        self._failed.append(now)
+        recent = sum(1 for moment in self._failed if now - moment < WITHIN_SECONDS)
+        if recent > MAX_RESTARTS:
+            raise GaveUp(self._actor.kind, restarts=recent, seconds=WITHIN_SECONDS) from error
+        delay = self._random.uniform(0.5, 1.0) * min(10.0, 0.2 * 2.0**recent)
+        log.error("actor %s failed; starting it again in %.1f s", self._actor.kind, delay, exc_info=error)
+        await self._clock.sleep(delay)
+
+
+class Supervisor:
+    """Runs children until they are stopped, or one gives up: then the others are stopped in order first."""
+
+    def __init__(self, app: Callboard, make_stage: MakeStage, actors: list[type[Actor]], random: Random) -> None:
+        self._children = [Child(actor, make_stage, app.clock, random) for actor in actors]
+
+    def stop(self, *, hurry: bool = False) -> None:
+        for child in self._children:
+            child.stop(hurry=hurry)
+
+    async def run(self) -> None:
+        """Raises GaveUp, or what an actor raised while it was being stopped."""
+        tasks = [asyncio.create_task(child.run()) for child in self._children]
+        try:
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
+            self.stop()
+            await asyncio.wait(tasks)
+        finally:
+            for task in tasks:
+                task.cancel()
+        for task in tasks:
+            if not task.cancelled() and (error := task.exception()) is not None:
+                raise error

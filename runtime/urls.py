@@ -1,0 +1,22 @@
+"""URLs that may hold a password, and how they are shown."""
+
+from __future__ import annotations
+
+from urllib.parse import urlsplit, urlunsplit
+
+
+def scheme_of(url: str) -> str:
+    return url.split("://", 1)[0].lower()
+
+
+def masked(url: str) -> str:
+    """The URL with its user information replaced by `***`, and without its query, which may hold secrets too."""
+    try:
+        parts = urlsplit(url)
+        port = f":{parts.port}" if parts.port else ""
+    except ValueError:
+        return f"{scheme_of(url)}://***" if "://" in url else "***"
+    if not parts.scheme:
+        return "***"
+    user = "***@" if "@" in parts.netloc else ""
+    return urlunsplit((parts.scheme, f"{user}{parts.hostname or ''}{port}", parts.path, "", ""))

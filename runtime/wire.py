@@ -1,0 +1,218 @@
+"""Job <-> message. The only module that knows how a dispatched job, an event and a command look as JSON.
+
+    callboard.jobs      {"v": 1, "epoch": "...", "at": 1790000000000, "jobs": [TICKET, ...]}
+    TICKET              {"dispatch": 2, "id": ..., "queue": ..., "task": ..., "args": [...], "kwargs": {...}, ...}
+    callboard.events    {"v": 1, "events": [{"event": "completed", "job": ..., "queue": ..., "at": ..., ...}]}
+    callboard.control   {"v": 1, "command": "wake", ...}
+
+A job's payload is its ticket without the dispatch number, encoded once where the job is made. The store keeps those
+bytes; sending a ticket again puts the number in front of them. Arguments are carried as raw JSON from the producer to
+the task, so nothing on the way can change a number or a list.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import msgspec
+from msgspec import Raw, Struct
+
+from ..metadata.contract import Ready
+from ..metadata.job import NewJob
+
+VERSION = 1
+MAX_BUNDLE_JOBS = 128
+MAX_BUNDLE_BYTES = 512 * 1024  # a larger job travels alone
+
+NO_ARGS = Raw(b"[]")
+NO_KWARGS = Raw(b"{}")
+
+
+class Body(Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
+    """What is constant in a job's life. Moments in ms since the epoch; `timeout` in ms; `backoff` as in retry.py."""
+
+    id: str
+    queue: str
+    task: str
+    created_at: int
+    args: Raw = NO_ARGS
+    kwargs: Raw = NO_KWARGS
+    priority: int = 5
+    expires_at: int | None = None
+    retries: int | None = None
+    backoff: Raw | None = None
+    timeout: int | None = None
+    meta: Raw | None = None
+    traceparent: str | None = None
+
+
+class Ticket(Body, frozen=True, kw_only=True, omit_defaults=True, gc=False):
+    dispatch: int
+
+
+class Bundle(Struct, frozen=True, kw_only=True):
+    v: int
+    epoch: str
+    at: int
+    jobs: list[Ticket]
+
+
+class _LooseBundle(Struct, frozen=True, kw_only=True):
+    v: int
+    epoch: str = ""
+    at: int = 0
+    jobs: list[Raw] = []
+
+
+class Event(Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
+    """Something that happened to a job, for anyone. `event`: created, started, completed, failed, retried, released,
+    cancelled, expired, stalled, late."""
+
+    event: str
+    job: str
+    queue: str
+    task: str
+    at: int
+    dispatch: int = 0
+    attempt: int = 0
+    worker: str | None = None
+    error: str | None = None
+    run_at: int | None = None
+
+
+class Events(Struct, frozen=True, kw_only=True):
+    events: list[Event]
+    v: int = VERSION
+
+
+class Command(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A message between actors. `command`: wake, cancel, pause, resume. `queue`, `jobs`: what it is about."""
+
+    command: str
+    v: int = VERSION
+    queue: str | None = None
+    jobs: tuple[str, ...] = ()
+
+
+class Malformed(Struct, frozen=True):
+    """A part of a message that could not be read: its bytes and why."""
+
+    body: bytes
+    reason: str
+
+
+_encoder = msgspec.json.Encoder()
+_body = msgspec.json.Decoder(Body)
+_ticket = msgspec.json.Decoder(Ticket)
+_bundle = msgspec.json.Decoder(Bundle)
+_loose = msgspec.json.Decoder(_LooseBundle)
+_events = msgspec.json.Decoder(Events)
+_command = msgspec.json.Decoder(Command)
+
+
+def encode_body(body: Body) -> bytes:
+    return _encoder.encode(body)
+
+
+def decode_body(payload: bytes) -> Body:
+    """A stored payload. Raises msgspec.DecodeError if it is not one of ours."""
+    return _body.decode(payload)
+
+
+def body_of(ticket: Ticket) -> Body:
+    values = {name: getattr(ticket, name) for name in Body.__struct_fields__}
+    return Body(**values)
+
+
+def new_job(body: Body) -> NewJob:
+    """The record of a job that is to be adopted from its ticket."""
+    return NewJob(
+        id=body.id,
+        queue=body.queue,
+        task=body.task,
+        payload=encode_body(body),
+        priority=body.priority,
+        created_at=body.created_at,
+        expires_at=body.expires_at,
+    )
+
+
+def encode_bundle(ready: Iterable[Ready], *, epoch: str, at: int) -> bytes:
+    tickets = b",".join(b'{"dispatch":%d,%s' % (job.dispatch, job.payload[1:]) for job in ready)
+    return b'{"v":%d,"epoch":"%s","at":%d,"jobs":[%s]}' % (VERSION, epoch.encode(), at, tickets)
+
+
+def split_bundles(ready: Sequence[Ready]) -> Iterable[Sequence[Ready]]:
+    """Cut jobs of one queue and priority into bundles within the limits."""
+    bundle: list[Ready] = []
+    size = 0
+    for job in ready:
+        if bundle and (len(bundle) == MAX_BUNDLE_JOBS or size + len(job.payload) > MAX_BUNDLE_BYTES):
+            yield bundle
+            bundle, size = [], 0
+        bundle.append(job)
+        size += len(job.payload)
+    if bundle:
+        yield bundle
+
+
+def decode_bundle(body: bytes) -> tuple[Bundle, list[Malformed]]:
+    """The jobs that can be read, and what can't be, each with its reason. Never raises for bad bytes."""
+    try:
+        bundle = _bundle.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        return _decode_piecewise(body, reason=str(error))
+    if bundle.v > VERSION:
+        return _empty(), [Malformed(body, f"wire version {bundle.v} is newer than this worker's {VERSION}")]
+    return bundle, []
+
+
+def _empty() -> Bundle:
+    return Bundle(v=VERSION, epoch="", at=0, jobs=[])
+
+
+def _decode_piecewise(body: bytes, *, reason: str) -> tuple[Bundle, list[Malformed]]:
+    try:
+        loose = _loose.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return _empty(), [Malformed(body, reason)]
+    if loose.v > VERSION:
+        return _empty(), [Malformed(body, f"wire version {loose.v} is newer than this worker's {VERSION}")]
+    tickets: list[Ticket] = []
+    malformed: list[Malformed] = []
+    for raw in loose.jobs:
+        try:
+            tickets.append(_ticket.decode(raw))
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            malformed.append(Malformed(bytes(raw), str(error)))
+    return Bundle(v=loose.v, epoch=loose.epoch, at=loose.at, jobs=tickets), malformed
+
+
+def encode_events(events: list[Event]) -> bytes:
+    return _encoder.encode(Events(events=events))
+
+
+def decode_events(body: bytes) -> list[Event]:
+    """Events in a message; none where it is not one of ours."""
+    try:
+        return _events.decode(body).events
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return []
+
+
+def encode_command(command: Command) -> bytes:
+    return _encoder.encode(command)
+
+
+def decode_command(body: bytes) -> Command | None:
+    """None: not a command that this version knows how to read."""
+    try:
+        command = _command.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
+    return command if command.v <= VERSION else None
+
+
+def encode(value: Any) -> bytes:
+    return _encoder.encode(value)
