@@ -1,0 +1,8 @@
+-- {boot, info} -> alive, paused, {id to cancel, ...}
+local boot = input[1]
+local paused = redis.call('EXISTS', prefix .. 'paused')
+if redis.call('ZSCORE', prefix .. 'dead', boot) then return {0, paused, {}} end
+local cancels = redis.call('ZRANGE', prefix .. 'cancels:' .. boot, 0, -1)
+redis.call('HINCRBY', prefix .. 'beats', boot, 1)
+redis.call('HSET', prefix .. 'infos', boot, input[2])
+return {1, paused, cancels}
