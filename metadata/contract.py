@@ -6,9 +6,12 @@ A store is an object that is opened, asked for capabilities, and closed. Rules t
   a batch spans queues). A batch gives the answers that its entries would give one at a time, in order; an empty batch
   makes no trip; a bad entry affects only itself.
 - It may be repeated. A driver or a caller that lost the reply calls again with the same arguments: the state is that of
-  one execution, and the answer is the same (the `take_...` operations answer a repeat with rows not yet taken).
+  one execution, and the answer is the same, or one that says that it was done before (MINE, STALE, FINAL, RECORDED; of
+  `retry` the state, of `release` False; of a REPLACED enqueue CREATED). The `take_...` operations answer a repeat with
+  rows not yet taken.
 - `now` is the caller's clock in ms since the Unix epoch. Where an operation makes something due, the earlier of `now`
-  and the store's own clock counts, so that neither clock's jump runs a job early.
+  and the store's own clock counts, so that neither clock's jump runs a job early. Deduplication windows and ages go
+  by `now` or by that same earlier clock.
 - `StoreUnavailable`: it may or may not have happened, repeat it. `StoreError`: a fault. No driver's error comes out.
 - Bytes come back as they were sent.
 - Its cost does not grow with the number of jobs kept. Nothing here scans, `Inspection.audit` excepted.
@@ -39,7 +42,9 @@ MAX_HISTORY = 20  # newest entries of a job's attempt history that are kept
 class Admission(StrEnum):
     CREATED = "created"  # also for a repeat of the same enqueue (equal payload)
     EXISTING = "existing"  # the id was taken by another job; nothing was written
-    DEDUPLICATED = "deduplicated"  # another job holds the deduplication id; nothing was written but `extend`
+    # Another job holds the deduplication id; nothing was written but `extend`. Where its window outlived the holder's
+    # record, the answer's state is a final one and its dispatch 0.
+    DEDUPLICATED = "deduplicated"
     REPLACED = "replaced"  # created, in the place of a delayed job, which is gone
 
 
@@ -174,7 +179,7 @@ class Cancelled(Struct, frozen=True):
 
 
 class Removal(StrEnum):
-    REMOVED = "removed"
+    REMOVED = "removed"  # also where only a tombstone is left
     ACTIVE = "active"  # refused: it is running
     UNKNOWN = "unknown"
 
@@ -205,13 +210,14 @@ class Jobs(Protocol):
     ) -> Sequence[Claimed]:
         """Take jobs for `owner`, whose row in this queue must be alive (`Workers.heartbeat`).
 
-        In this order: dead or unknown boot -> DEAD; no record -> `adopt` is recorded and claimed, else GONE with a
-        tombstone, else UNKNOWN (a tombstone wins over `adopt`); final -> FINAL or AHEAD; active at this dispatch by
-        `owner` -> MINE; active at this or a newer dispatch -> TAKEN; waiting, delayed or waiting-children at a newer
-        dispatch -> STALE; delayed (also at this dispatch) with run_at to come -> NOT_DUE; past expires_at and never
-        run -> EXPIRED, final, deduplication freed; queue paused -> PAUSED: held, dispatch + 1; else claimed: active
-        at the ticket's dispatch, owner, attempts + 1, fence = max(fence + 1, store's clock in ms), every waker index
-        replaced by the owner's. A delayed job is claimed only by a ticket of a higher dispatch than its own.
+        In this order: dead or unknown boot -> DEAD; no record -> GONE with a tombstone, else `adopt` is recorded as
+        waiting at the ticket's dispatch and goes on through this list, else UNKNOWN; final -> FINAL or AHEAD; active at
+        this dispatch by `owner` -> MINE; active at this or a newer dispatch -> TAKEN; waiting, delayed or
+        waiting-children at a newer dispatch -> STALE; delayed at this dispatch, or with run_at to come -> NOT_DUE; past
+        expires_at and never run -> EXPIRED, final, deduplication freed; queue paused -> PAUSED: held, at a dispatch
+        above its own and the ticket's; else claimed: active at the ticket's dispatch, owner, attempts + 1, fence =
+        max(fence + 1, store's clock in ms), every waker index replaced by the owner's. A delayed job is claimed only by
+        a ticket of a higher dispatch than its own.
 
         A job claimed while `sent` moves the watermark of its (queue, priority) to its `sent_at` if that is later.
         """
@@ -371,7 +377,7 @@ class QueueControl(Protocol):
 
     async def clear(self, queue: str, state: State, *, before: int, limit: int, now: int) -> Sequence[str]:
         """Remove up to `limit` jobs in that state (any but active), oldest first, that entered it before `before` (a
-        delayed job: whose run_at is before it); their ids. Empty: nothing is left."""
+        delayed job: whose run_at is before it); their ids. As by `Jobs.remove`. Empty: nothing is left."""
         ...
 
     async def forget(self, queue: str) -> bool:
@@ -443,7 +449,7 @@ class Check(Struct, frozen=True):
 class Store(Protocol):
     """A metadata store. `Store.from_url(url, namespace=...)` makes one, closed; `open` connects.
 
-    `durable` and `epoch` are known once it is open. `durable`: an answered write survives the loss of the store's power.
+    `durable` and `epoch` are known once it is open. `durable`: an answered write survives a power failure.
     `shared`: other processes see the same data. `server_time`: it has a clock of its own. `epoch`: a random id written
     when the store was first used; another one means that its data were lost.
     """

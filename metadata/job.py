@@ -57,35 +57,35 @@ def _rows(operation: str, before: Sequence[State | None], after: Sequence[State 
 _W, _D, _C, _A = State.WAITING, State.DELAYED, State.WAITING_CHILDREN, State.ACTIVE
 _FINAL = (State.COMPLETED, State.FAILED, State.CANCELLED, State.EXPIRED)
 
-TRANSITIONS: tuple[Transition, ...] = tuple(
-    [
-        *_rows("enqueue", [None], [_W], 1),
-        *_rows("enqueue", [None], [_D, _C]),
-        *_rows("enqueue", [_D], [None]),  # a delayed job is replaced by its successor of the same deduplication id
-        *_rows("published", [_W], [_W]),
-        *_rows("claim", [_W, _D, _A, None], [_A]),  # delayed, active: the ticket proves that the store lost a write
-        *_rows("claim", [_W], [_W], 1),  # held by a pause
-        *_rows("claim", [_W], [State.EXPIRED]),
-        *_rows("finish", [_A], [State.COMPLETED, State.FAILED, State.CANCELLED, State.EXPIRED, _D]),
-        *_rows("finish", [_A], [_W], 1),
-        *_rows("take_due", [_D], [_W], 1),
-        *_rows("take_stalled", [_A], [_W], 1),
-        *_rows("take_stalled", [_A], [State.FAILED]),
-        *_rows("cancel", [_W, _D, _C], [State.CANCELLED]),
-        *_rows("cancel", [_A], [_A]),
-        *_rows("retry", _FINAL, [_W], 1),
-        *_rows("take_unpublished", [_W], [_W]),
-        *_rows("take_overtaken", [_W], [_W]),
-        *_rows("remove", [_W, _D, _C, *_FINAL], [None]),
-        *_rows("prune", _FINAL, [None]),
-    ]
+TRANSITIONS: tuple[Transition, ...] = (
+    *_rows("enqueue", [None], [_W], 1),
+    *_rows("enqueue", [None], [_D, _C]),
+    *_rows("enqueue", [_D], [None]),  # a delayed job is replaced by its successor of the same deduplication id
+    *_rows("published", [_W], [_W]),
+    *_rows("claim", [_W, _D, _A, None], [_A]),  # delayed, active: the ticket proves that the store lost a write
+    *_rows("claim", [_W], [_W], 1),  # held by a pause
+    *_rows("claim", [None, _D, _A], [_W]),  # adopted or due or lost a write, and held by a pause
+    *_rows("claim", [None, _W, _D], [State.EXPIRED]),
+    *_rows("finish", [_A], [State.COMPLETED, State.FAILED, State.CANCELLED, _D]),
+    *_rows("finish", [_A], [_W], 1),
+    *_rows("take_due", [_D], [_W], 1),
+    *_rows("take_stalled", [_A], [_W], 1),
+    *_rows("take_stalled", [_A], [State.FAILED, State.CANCELLED]),
+    *_rows("cancel", [_W, _D, _C], [State.CANCELLED]),
+    *_rows("cancel", [_A], [_A]),
+    *_rows("retry", _FINAL, [_W], 1),
+    *_rows("take_unpublished", [_W], [_W]),
+    *_rows("take_overtaken", [_W], [_W]),
+    *_rows("remove", [_W, _D, _C, *_FINAL], [None]),
+    *_rows("clear", [_W, _D, _C, *_FINAL], [None]),
+    *_rows("prune", _FINAL, [None]),  # also within the operation whose final record is one too many for `keep`
 )
 
 
 class Deduplication(Struct, frozen=True, kw_only=True):
     """One job at a time under `id` in its queue.
 
-    `ttl` None: until the holder is final. `ttl` in ms: for that long after the holder's enqueue, whatever becomes of it.
+    `ttl` None: until the holder is final. `ttl` in ms: for that long after the holder's enqueue, whatever comes of it.
     `extend`: a refused or replacing newcomer starts the window anew. `replace`: a newcomer takes the place of a holder
     that is still delayed.
     """

@@ -165,7 +165,7 @@ class StoreSuite:
     """The part of `StoreConformance` that a store's tests fill in."""
 
     async def make_store(self) -> Store:
-        """A store that is closed and holds nothing, in a namespace that no other test uses."""
+        """A store that is closed and holds nothing: every call takes a namespace of its own."""
         raise NotImplementedError
 
     async def make_peer(self, store: Store) -> Store | None:
