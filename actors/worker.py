@@ -39,6 +39,7 @@ from ..runtime.wire import Command, Event, body_of, decode_bundle, encode_body, 
 from ..runtime.worker_info import WorkerInfo
 
 HAND_ON_SECONDS = 0.2  # what a bundle's jobs may wait for a slot here before others get them
+HAND_BACK_SECONDS = 10.0  # for the store to take what is handed back, after the grace is over
 MAX_PREFETCH = 64  # messages; each may be a bundle of 128 jobs
 
 T = TypeVar("T")
@@ -77,7 +78,7 @@ class Worker(Actor):
         self._dead = DeadLetters(stage.connections)
         self._info = WorkerInfo(self._queues, stage.options.concurrency)
         self._heart = Heart(stage.connections, queues=self._queues, info=self._info.encode, beaten=self._on_beat)
-        self._runner = Runner(stage, lease_is_certain=self._lease_is_certain)
+        self._runner = Runner(stage, lease_is_certain=self._lease_is_certain, released=self._released)
         self._finisher = Finisher(stage, boot=self._boot)
         self._group = asyncio.TaskGroup()
 
@@ -246,14 +247,16 @@ class Worker(Actor):
 
     async def _perform(self, run: Run) -> None:
         outcome = await self._runner.run(run)
-        self._free += 1
-        self._work.set()
         await self._finisher.finish(run, outcome)
         self._ended.append((run.queue, run.ticket.id, run.ticket.dispatch))
         if self._runs.get(run.key) is run:
             del self._runs[run.key]
         if not self._runs:
             self._idle.set()
+        self._work.set()
+
+    def _released(self) -> None:
+        self._free += 1
         self._work.set()
 
     def _cancel(self, key: tuple[str, str]) -> None:
@@ -346,16 +349,20 @@ class Worker(Actor):
                 await consumer.cancel(requeue=True)
         await self._mailbox.close()
         if not claiming.done():
-            await stage_wait(claiming, stage.hurry, stage.options.grace_seconds)
+            await _wait(claiming, stage.hurry, stage.options.grace_seconds)
         claiming.cancel()
         if self._runs:
             stage.log.info("waiting for %d runs, at most %g s", len(self._runs), stage.options.grace_seconds)
-            await stage_wait(asyncio.ensure_future(self._idle.wait()), stage.hurry, stage.options.grace_seconds)
+            await self._until_idle(stage.hurry, stage.options.grace_seconds)
         for run in list(self._runs.values()):
             run.stop(Interruption.STOPPING)
-        await self._runner.abandon()
         if self._runs:
-            await stage_wait(asyncio.ensure_future(self._idle.wait()), asyncio.Event(), 10.0)
+            await self._until_idle(asyncio.Event(), HAND_BACK_SECONDS)
+
+    async def _until_idle(self, hurry: asyncio.Event, seconds: float) -> None:
+        idle = asyncio.create_task(_event(self._idle))
+        await _wait(idle, hurry, seconds)
+        idle.cancel()
 
     async def _leave(self) -> None:
         try:
@@ -375,8 +382,12 @@ class Worker(Actor):
                 await self.stage.clock.sleep(self.stage.backoff(failures, cap=2.0))
 
 
-async def stage_wait(wanted: asyncio.Future[object], hurry: asyncio.Event, seconds: float) -> None:
+async def _wait(wanted: asyncio.Task[None], hurry: asyncio.Event, seconds: float) -> None:
     """Until `wanted` is done, at most so long; less if hurried."""
-    hurried = asyncio.ensure_future(hurry.wait())
+    hurried = asyncio.create_task(_event(hurry))
     await asyncio.wait([wanted, hurried], timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
     hurried.cancel()
+
+
+async def _event(event: asyncio.Event) -> None:
+    await event.wait()

@@ -83,9 +83,9 @@ class Batcher(Generic[Item, Answer]):
     async def drain(self) -> None:
         """Wait until everything submitted so far was answered."""
         while not self.idle:
-            waiting = [submission.future for submission in self._waiting]
-            await asyncio.wait([*waiting, *self._calls])
-            await asyncio.sleep(0)
+            if self._calls:
+                await asyncio.wait(set(self._calls))
+            await asyncio.sleep(0)  # for the next calls to begin
 
     def _schedule(self) -> None:
         if not self._scheduled and self._waiting and len(self._calls) < self._window:
