@@ -128,7 +128,7 @@ local function read_fields(key, fields)
   return values
 end
 
-local function load(ids)
+local function load_records(ids)
   local missing, size = {}, 0
   for _, id in ipairs(ids) do
     if records[id] == nil then
@@ -144,19 +144,19 @@ local function load(ids)
 end
 
 local function record_of(id)
-  if records[id] == nil then load({id}) end
+  if records[id] == nil then load_records({id}) end
   return records[id]
 end
 
 local function load_first_of(entries)
   local ids = {}
   for i, entry in ipairs(entries) do ids[i] = entry[1] end
-  load(ids)
+  load_records(ids)
 end
 
 -- The ids of an index that have a record; others, which a damaged store might hold, are dropped from the index.
 local function load_indexed(key, ids)
-  load(ids)
+  load_records(ids)
   local found, size = {}, 0
   for _, id in ipairs(ids) do
     if records[id] then
