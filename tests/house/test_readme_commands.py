@@ -6,7 +6,6 @@ import os
 from pathlib import Path
 
 import pytest
-
 from house.readme_commands import Block, ReadmeWrong, blocks, perform
 
 README = """
