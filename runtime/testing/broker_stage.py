@@ -127,10 +127,13 @@ class OnStage:
         await broker.declare(stage.topology)
         yield stage
         await self.mend(broker)
-        await stage.wait_connected(True)
-        for queue in stage.queues:
-            await broker.delete(queue)
         await broker.close()
+        # Another one deletes the queues: this one's consumers would declare theirs again.
+        cleaner = await self.make_broker()
+        await cleaner.open()
+        for queue in stage.queues:
+            await cleaner.delete(queue)
+        await cleaner.close()
         await self.remove_exchanges([stage.topic.name, stage.direct.name])
 
     async def cut_and_mend(self, stage: Stage) -> None:
