@@ -20,7 +20,7 @@ from ..errors import StoreUnavailable
 from .address import Address
 from .failures import translated
 from .keys import Keys
-from .scripts import read_scripts
+from .scripts import Script, read_scripts
 
 T = TypeVar("T")
 Call = tuple[str, Any]  # queue, arguments
@@ -59,13 +59,12 @@ class RedisConnection:
 
     async def run(self, script: str, queue: str, arguments: Any) -> Any:
         """Run one script on one queue: one round trip."""
-        client, sha = self._open_client(), self._scripts[script].sha
-        key, packed = self.keys.of_queue(queue), _packed(arguments)
+        client, key, packed = self._open_client(), self.keys.of_queue(queue), _packed(arguments)
 
-        async def call() -> Any:
-            return await client.evalsha(sha, 1, key, packed)
+        async def call(command: str, body: str) -> Any:
+            return await _execute(client, command, body, 1, key, packed)
 
-        return await self._with_scripts(call)
+        return await self._known_or_sent(self._scripts[script], call)
 
     async def run_each(self, script: str, calls: Sequence[Call]) -> list[Any]:
         """Run one script on several queues: one round trip, each queue atomic for itself."""
@@ -73,20 +72,16 @@ class RedisConnection:
             return []
         if len(calls) == 1:
             return [await self.run(script, *calls[0])]
-        client, sha = self._open_client(), self._scripts[script].sha
+        client = self._open_client()
         packed = [(self.keys.of_queue(queue), _packed(arguments)) for queue, arguments in calls]
 
-        async def call() -> list[Any]:
+        async def call(command: str, body: str) -> list[Any]:
             pipeline = client.pipeline(transaction=False)
             for key, arguments in packed:
-                pipeline.execute_command("EVALSHA", sha, 1, key, arguments)
-            answers = await pipeline.execute(raise_on_error=False)
-            for answer in answers:
-                if isinstance(answer, Exception):
-                    raise answer
-            return answers
+                pipeline.execute_command(command, body, 1, key, arguments)
+            return await pipeline.execute()
 
-        return await self._with_scripts(call)
+        return await self._known_or_sent(self._scripts[script], call)
 
     async def command(self, *parts: str | bytes | int) -> Any:
         client = self._open_client()
@@ -108,17 +103,19 @@ class RedisConnection:
 
         return await self._guarded(call)
 
-    async def _with_scripts(self, call: Callable[[], Awaitable[T]]) -> T:
-        """A server that was restarted, or told SCRIPT FLUSH, is given the scripts and the call is repeated whole."""
+    async def _known_or_sent(self, script: Script, call: Callable[[str, str], Awaitable[T]]) -> T:
+        """By the script's SHA1; a server that has forgotten it (restart, SCRIPT FLUSH) is sent the text, and keeps it.
 
-        async def call_again() -> T:
+        A pipeline is repeated whole, also where some of its calls were run: that is harmless.
+        """
+
+        async def call_twice() -> T:
             try:
-                return await call()
+                return await call("EVALSHA", script.sha)
             except NoScriptError:
-                await self.load_scripts()
-                return await call()
+                return await call("EVAL", script.text)
 
-        return await self._guarded(call_again)
+        return await self._guarded(call_twice)
 
     async def _guarded(self, call: Callable[[], Awaitable[T]]) -> T:
         try:

@@ -9,7 +9,8 @@ for _, other in ipairs(old) do
   -- While it has a row, it may hold jobs: forgotten, it would be taken for alive.
   if redis.call('HEXISTS', prefix .. 'beats', other) == 0 then drop('dead', other) end
 end
+-- Frees first: a full server must not keep recovery from its work (see `flush`).
+redis.call('ZREMRANGEBYRANK', prefix .. 'dead', 0, -MOST)
 put('dead', boot, clock)
 flush()
-redis.call('ZREMRANGEBYRANK', prefix .. 'dead', 0, -MOST - 1)
 return 1

@@ -15,10 +15,12 @@ class CuttingProxy:
     def __init__(self, url: str) -> None:
         self._target = URL(url)
         self._writers: set[asyncio.StreamWriter] = set()
+        self._clients: set[asyncio.StreamWriter] = set()
         self._flowing = asyncio.Event()
         self._flowing.set()
         self._open = True
         self.accepted = 0
+        self.carried = 0  # bytes from clients
 
     async def __aenter__(self) -> Self:
         self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
@@ -43,6 +45,11 @@ class CuttingProxy:
     def mend(self) -> None:
         self._open = True
 
+    def inject(self, data: bytes) -> None:
+        """Send to every client as if it came from the server; the server must be saying nothing meanwhile."""
+        for client in self._clients:
+            client.write(data)
+
     def freeze(self) -> None:
         self._flowing.clear()
 
@@ -57,15 +64,19 @@ class CuttingProxy:
         onward_reader, onward_writer = await asyncio.open_connection(self._target.host, self._target.port)
         both = {writer, onward_writer}
         self._writers |= both
+        self._clients.add(writer)
         if not self._open:
             self.cut()
         await asyncio.gather(self._carry(reader, onward_writer), self._carry(onward_reader, writer))
         self._writers -= both
+        self._clients.discard(writer)
 
     async def _carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             while data := await reader.read(65_536):
                 await self._flowing.wait()
+                if writer not in self._clients:
+                    self.carried += len(data)
                 writer.write(data)
                 await writer.drain()
         except ConnectionError:
