@@ -1,7 +1,7 @@
 """python readme_commands.py FOLDER: does what FOLDER/README.md tells its reader to do, in order, in that folder.
 
-A line `<!-- run -->` before a fenced block of `sh` or `console` marks it as a thing to run; `<!-- run 300 -->` allows it
-300 seconds in place of 120. In `console` blocks the lines that begin with `$ ` are run and the others are what they
+A line `<!-- run -->` before a fenced block of `sh` or `console` marks it as a thing to run; `<!-- run 300 -->` allows
+it 300 seconds in place of 120. In `console` blocks the lines that begin with `$ ` are run and the others are what they
 print. A line `<!-- file: app.py -->` before any block stores it under that name first. Each block is one
 `bash -eu -o pipefail`; the first that fails or overruns ends the run with exit code 1. Commands meet an empty virtual
 environment, made beside FOLDER, so that `pip install .` is a command like any other.
@@ -9,6 +9,7 @@ environment, made beside FOLDER, so that `pip install .` is a command like any o
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import signal
@@ -92,10 +93,8 @@ def perform(block: Block, folder: Path, environment: Mapping[str, str]) -> str |
 
 
 def _end_group(process: subprocess.Popen[bytes]) -> None:
-    try:
+    with contextlib.suppress(ProcessLookupError):  # when the block left nothing behind
         os.killpg(process.pid, signal.SIGKILL)
-    except ProcessLookupError:
-        pass  # the block left nothing behind
     process.wait()
 
 

@@ -1,0 +1,188 @@
+"""What a run under faults did wrong: jobs lost, runs repeated without a reason, jobs that nobody sent, early starts.
+
+The idea is Jepsen's total-queue check, sharpened by what the protocol promises: a handler may run again only where its
+process was killed or frozen while it ran, where its finish was refused, or where the store forgot. Every repeated run
+is joined to one of these; those that cannot be are `unexplained`. Two starts in one dispatch are never explained.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+
+from faults.ledger import Entry, Event, Run
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Kill:
+    """SIGKILL of a process, by CLOCK_BOOTTIME in seconds."""
+
+    process: int
+    elapsed: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pause:
+    """SIGSTOP to SIGCONT of a process, by CLOCK_BOOTTIME in seconds; also a process cut off from the store."""
+
+    process: int
+    since: float
+    until: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Forgotten:
+    """What the store acknowledged in this time may be lost, by CLOCK_BOOTTIME in seconds."""
+
+    since: float
+    until: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evidence:
+    """All that is known after a run. `finals` names each finished job's state, `due` the ms before which it must not
+    start, `refused` the (job, dispatch) of each late finish that was refused.
+
+    A handler that ended `finish_seconds` before a kill or a pause counts as not yet recorded at that moment.
+    """
+
+    submitted: frozenset[str]
+    accepted: frozenset[str]
+    finals: Mapping[str, str]
+    ledger: Sequence[Entry]
+    due: Mapping[str, int] = field(default_factory=dict)
+    kills: Sequence[Kill] = ()
+    pauses: Sequence[Pause] = ()
+    refused: frozenset[tuple[str, int]] = frozenset()
+    forgotten: Sequence[Forgotten] = ()
+    finish_seconds: float = 2.0
+
+    def __post_init__(self) -> None:
+        if stray := self.accepted - self.submitted:
+            raise ValueError(f"accepted, but never submitted: {sorted(stray)[:5]}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict:
+    """Ids or runs that did wrong, and how often the faults hit something."""
+
+    lost: tuple[str, ...]
+    repeated: tuple[Run, ...]
+    unexplained: tuple[Run, ...]
+    phantom: tuple[str, ...]
+    early: tuple[Run, ...]
+    starts: int
+    accepted: int
+    finals: int
+    kills: int
+    kills_that_hit: int
+    pauses: int
+    pauses_that_hit: int
+
+    @property
+    def sound(self) -> bool:
+        """Repeated runs that are explained are no fault."""
+        return not (self.lost or self.unexplained or self.phantom or self.early)
+
+    def __str__(self) -> str:
+        wrong = (
+            f"lost {len(self.lost)}, repeated {len(self.repeated)}, unexplained {len(self.unexplained)}, "
+            f"phantom {len(self.phantom)}, early {len(self.early)}"
+        )
+        done = f"accepted {self.accepted}, final {self.finals}, starts {self.starts}"
+        hit = f"kills {self.kills_that_hit} of {self.kills} hit, pauses {self.pauses_that_hit} of {self.pauses} hit"
+        return f"{wrong} | {done} | {hit}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Span:
+    """One run with its times; `end` is None where the handler was never seen to end."""
+
+    run: Run
+    start: float
+    end: float | None
+    moment: int
+
+    def under_way(self, since: float, until: float, finish_seconds: float) -> bool:
+        """Whether it ran, or had ended but was perhaps not yet recorded, at some moment from `since` to `until`."""
+        return self.start <= until and (self.end is None or since <= self.end + finish_seconds)
+
+
+def check(evidence: Evidence) -> Verdict:
+    """Join ledger, final records and fault log."""
+    spans = _spans(evidence.ledger)
+    repeated = list(_repeated(spans))
+    finals = frozenset(evidence.finals)
+    started = frozenset(span.run.job for span in spans)
+    late = evidence.finish_seconds
+    return Verdict(
+        lost=tuple(sorted(evidence.accepted - finals)),
+        repeated=tuple(again.run for _, again in repeated),
+        unexplained=tuple(again.run for before, again in repeated if not _explained(before, again, evidence)),
+        phantom=tuple(sorted((finals | started) - evidence.submitted)),
+        early=tuple(span.run for span in spans if span.moment < evidence.due.get(span.run.job, 0)),
+        starts=len(spans),
+        accepted=len(evidence.accepted),
+        finals=len(finals),
+        kills=len(evidence.kills),
+        kills_that_hit=sum(any(_killed(span, kill, 0) for span in spans) for kill in evidence.kills),
+        pauses=len(evidence.pauses),
+        pauses_that_hit=sum(any(_paused(span, pause, late) for span in spans) for pause in evidence.pauses),
+    )
+
+
+def _spans(ledger: Iterable[Entry]) -> list[_Span]:
+    """Starts in the order of the ledger, each with its own end: the next end of the same run."""
+    ends: defaultdict[Run, list[float]] = defaultdict(list)
+    starts: list[Entry] = []
+    for entry in ledger:
+        if entry.event is Event.START:
+            starts.append(entry)
+        else:
+            ends[entry.run].append(entry.elapsed)
+    return [
+        _Span(
+            run=entry.run,
+            start=entry.elapsed,
+            end=ends[entry.run].pop(0) if ends[entry.run] else None,
+            moment=entry.moment,
+        )
+        for entry in starts
+    ]
+
+
+def _repeated(spans: Iterable[_Span]) -> Iterable[tuple[_Span, _Span]]:
+    """Each start of an attempt after its first, with the start before it. In order of dispatch, then of time."""
+    attempts: defaultdict[tuple[str, int], list[_Span]] = defaultdict(list)
+    dispatches: defaultdict[tuple[str, int], list[_Span]] = defaultdict(list)
+    for span in spans:
+        attempts[span.run.job, span.run.attempt].append(span)
+        dispatches[span.run.job, span.run.dispatch].append(span)
+    for runs in attempts.values():
+        runs.sort(key=lambda span: (span.run.dispatch, span.start))
+        yield from pairwise(runs)
+    # One dispatch, two attempt numbers: a second start all the same.
+    for runs in dispatches.values():
+        yield from ((a, b) for a, b in pairwise(runs) if a.run.attempt != b.run.attempt)
+
+
+def _explained(before: _Span, again: _Span, evidence: Evidence) -> bool:
+    if before.run.dispatch == again.run.dispatch:
+        return False
+    late = evidence.finish_seconds
+    return (
+        (before.run.job, before.run.dispatch) in evidence.refused
+        or any(_killed(before, kill, late) and kill.elapsed <= again.start for kill in evidence.kills)
+        or any(_paused(before, pause, late) and pause.since <= again.start for pause in evidence.pauses)
+        or any(before.under_way(lapse.since, lapse.until, late) for lapse in evidence.forgotten)
+    )
+
+
+def _killed(span: _Span, kill: Kill, late: float) -> bool:
+    return span.run.process == kill.process and span.under_way(kill.elapsed, kill.elapsed, late)
+
+
+def _paused(span: _Span, pause: Pause, late: float) -> bool:
+    return span.run.process == pause.process and span.under_way(pause.since, pause.until, late)
