@@ -89,7 +89,7 @@ class RabbitMQBroker:
         await asyncio.gather(*(consumer.cancel() for consumer in list(self._consumers)))
         if self._publisher is not None:
             await self._publisher.idle(timeout=CONFIRMS_AT_CLOSE_SECONDS)
-            await self._publisher.close()
+            self._publisher.close()
         await self._publishing.close()
         await self._consuming.close()
         self._publisher = self._declarer = None

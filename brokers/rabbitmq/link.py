@@ -141,9 +141,11 @@ class Link:
             transport.write(frames)
 
     async def close(self) -> None:
-        with suppress(BrokerError), translated(self.broker):
-            async with asyncio.timeout(CLOSE_SECONDS):
-                await self._connection.close()
+        """In order where the server reads what we send: during an alarm it does not read a goodbye either."""
+        if self.up and not self.blocked:
+            with suppress(BrokerError), translated(self.broker):
+                async with asyncio.timeout(CLOSE_SECONDS):
+                    await self._connection.close()
         self.abort()
 
     def abort(self) -> None:

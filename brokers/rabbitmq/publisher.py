@@ -116,12 +116,12 @@ class Publisher:
         except TimeoutError:
             return
 
-    async def close(self) -> None:
+    def close(self) -> None:
+        """What is in flight is UNKNOWN. The channel goes with its connection."""
         if self._reopening is not None:
             self._reopening.cancel()
-        if self._channel is not None:
-            self._link.forget(self._number)
-            await close_channel(self._channel, self._link.broker)
+        self._link.forget(self._number)
+        self._channel = None
         self._lose_all()
 
     def content(self, method: int, arguments: bytes, header: bytes, body: bytes) -> None:

@@ -68,7 +68,7 @@ async def bench(amqp_url: str) -> AsyncIterator[Bench]:
 
 async def test_a_wrong_password_is_said_at_once_and_never_shown(amqp_url: str) -> None:
     broker = RabbitMQBroker.from_url(str(URL(amqp_url).with_password("s3cret")), name="wrong")
-    with pytest.raises(BrokerUnavailable, match="refuses the credentials.*ACCESS_REFUSED") as raised:
+    with pytest.raises(BrokerUnavailable, match=r"refuses the credentials.*ACCESS_REFUSED") as raised:
         await broker.open()
     assert "s3cret" not in f"{raised.value} {raised.value!r} {broker!r}"
     assert not broker.connected
