@@ -33,7 +33,7 @@ from .queue import Queue
 from .retry import RetryPolicy
 from .settings import Retain, Settings, load_settings
 from .task import Task
-from .wire import Body, encode, encode_body
+from .wire import ABSENT, Body, encode, encode_body
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -67,7 +67,8 @@ class Callboard:
     def __init__(
         self, *, broker: str | None = None, store: str | None = None, clock: Clock | None = None, **settings: Any
     ) -> None:
-        self.settings: Settings = load_settings(broker=broker, store=store, **settings)
+        self._given = {"broker": broker, "store": store, **settings}
+        self.settings: Settings = load_settings(**self._given)
         self.clock: Clock = clock or SystemClock()
         self.tasks: dict[str, Task[..., Any]] = {}
         self._queues: dict[str, Queue] = {}
@@ -75,6 +76,15 @@ class Callboard:
         self._connections: Connections | None = None
         self._opened = 0
         self._opening = asyncio.Lock()
+
+    def configure(self, **settings: Any) -> None:
+        """Put settings over those the app was made with, as the command line does. Raises ConfigurationError, also
+        while the app is open."""
+        if self._connections is not None:
+            raise ConfigurationError("the app is open; configure it before")
+        given = {**self._given, **settings}
+        self.settings = load_settings(**given)
+        self._given = given
 
     # --- tasks ---
 
@@ -180,6 +190,10 @@ class Callboard:
         declared = task.declared if task else TaskOptions()
         now = self.clock.now()
         queue = check_queue(options.queue or queue or declared.queue)
+        if not isinstance(args, list | tuple):  # a string is a sequence too, of one argument a letter
+            raise InvalidJob(f"args must be a list, not {args!r:.100}")
+        if not isinstance(kwargs, Mapping):
+            raise InvalidJob(f"kwargs must be a mapping, not {kwargs!r:.100}")
         encoded_args, encoded_kwargs = encode_arguments(args, kwargs)
         if task is not None:  # what the worker would refuse is refused here already
             task.signature.bind(decode(encoded_args), decode(encoded_kwargs))
@@ -195,9 +209,9 @@ class Callboard:
             priority=options.priority or declared.priority,
             expires_at=None if ttl is None else now + ttl,
             retries=options.retries,
-            backoff=None if options.backoff is None else Raw(encode(options.backoff.to_json())),
+            backoff=ABSENT if options.backoff is None else Raw(encode(options.backoff.to_json())),
             timeout=options.timeout_ms,
-            meta=Raw(_encode_meta(options.meta)) if options.meta else None,
+            meta=Raw(_encode_meta(options.meta)) if options.meta else ABSENT,
         )
         payload = encode_body(body)
         if len(payload) > self.settings.payload_limit:

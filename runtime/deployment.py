@@ -54,6 +54,10 @@ class Deployment:
         if self._supervisor is not None:
             self._supervisor.stop(hurry=self._stops > 1)
 
+    @property
+    def stopping(self) -> bool:
+        return self._stops > 0
+
     def stop_on_signals(self) -> None:
         """In the main thread's running loop, before `run`."""
         loop = asyncio.get_running_loop()

@@ -1,0 +1,35 @@
+"""The command line: `callboard`, or `python -m callboard`.
+
+    main ── Typer ──> one module a group of commands ──> runtime
+      └─ failures: every expected error is one line on stderr and an exit code
+"""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+
+from .demo import demo
+from .failures import ending
+from .run import run, up
+
+__all__ = ["main"]
+
+app = typer.Typer(
+    name="callboard",
+    help="Background jobs and schedules for Python services, as actors on RabbitMQ.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,  # they show the values of variables, passwords among them
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command(rich_help_panel="Try")(demo)
+app.command(rich_help_panel="Run")(up)
+app.command(rich_help_panel="Run", no_args_is_help=True)(run)
+
+
+def main() -> None:
+    """Run the command line in sys.argv and end the process."""
+    sys.exit(ending(lambda: app(prog_name="callboard")))

@@ -1,0 +1,58 @@
+"""Log records on stderr: one line each, whatever a message holds.
+
+    2026-01-31T12:00:00.123Z INFO 4711 callboard.worker: worker 6fd1a2b3 serves emails
+
+A traceback follows its record; each of its lines begins with "  | ", so none of them can pass for a record.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+import time
+from enum import StrEnum
+from typing import TextIO
+
+from .screen import printable
+
+
+class LogLevel(StrEnum):
+    DEBUG = "debug"
+    INFO = "info"
+    WARNING = "warning"
+    ERROR = "error"
+
+
+# Chatty below WARNING, and free to log what they were called with.
+_QUIET = ("aio_pika", "aiormq", "asyncio", "redis")
+
+
+class LineFormatter(logging.Formatter):
+    converter = time.gmtime
+    default_time_format = "%Y-%m-%dT%H:%M:%S"
+    default_msec_format = "%s.%03dZ"
+
+    def __init__(self) -> None:
+        super().__init__("%(asctime)s %(levelname)s %(process)d %(name)s: ")
+
+    def format(self, record: logging.LogRecord) -> str:
+        record.asctime = self.formatTime(record)
+        text = self.formatMessage(record) + printable(record.getMessage())
+        job = getattr(record, "job", None)  # of a task's own logger, see Context.logger
+        if job is not None:
+            text += printable(f" [job {job} attempt {getattr(record, 'attempt', '?')}]")
+        if record.exc_info:
+            trace = printable(self.formatException(record.exc_info), newlines=True)
+            text += "".join(f"\n  | {line}" for line in trace.splitlines())
+        return text
+
+
+def log_to(stream: TextIO | None = None, *, level: LogLevel) -> None:
+    """Send all records of that level and above to the stream (default: stderr), in place of earlier handlers."""
+    handler = logging.StreamHandler(stream or sys.stderr)
+    handler.setFormatter(LineFormatter())
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(level.upper())
+    for name in _QUIET:
+        logging.getLogger(name).setLevel(max(logging.WARNING, root.level))

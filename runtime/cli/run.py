@@ -1,0 +1,208 @@
+"""`callboard up` and `callboard run`: actors in this process, or in several of it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from collections.abc import Callable, Sequence
+from typing import Annotated
+
+import typer
+
+from ..actor import Actor, Options
+from ..app import Callboard
+from ..deployment import Deployment
+from ..errors import ConfigurationError
+from ..job_id import check_queue
+from ..registry import actor_names, find_actor
+from ..settings import Settings
+from ..urls import masked, scheme_of
+from .failures import OK, ending
+from .logs import LogLevel, log_to
+from .options import AppReference, Broker, Given, Namespace, StoreUrl, make_app
+from .processes import Processes
+
+log = logging.getLogger("callboard")
+
+MAX_WEIGHT = 1000
+
+Queues = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--queue",
+        "-q",
+        metavar="NAME[=WEIGHT]",
+        help="Serve this queue; may be repeated. Without weights, an earlier queue's jobs go first; with them, each "
+        "queue gets its share. Default: a worker serves the queues of its app's tasks, other actors all.",
+    ),
+]
+Concurrency = Annotated[int, typer.Option(min=1, max=10_000, help="Jobs a worker runs at a time.")]
+Grace = Annotated[
+    float, typer.Option(min=0, max=24 * 3600, help="Seconds that running jobs have to end after a stop signal.")
+]
+ExecutorProcesses = Annotated[
+    int, typer.Option(min=1, max=1000, help='Processes for tasks with executor="process", per worker.')
+]
+Level = Annotated[LogLevel, typer.Option("--log-level", help="Least level of what is logged, to stderr.")]
+
+_ENDINGS = """
+
+The first SIGTERM or Ctrl-C ends in order: nothing new starts, running jobs have --grace seconds. A second one hands
+running jobs back at once; they run again elsewhere.
+
+Exit codes: 0 ended in order, 2 usage or configuration, 69 store or broker unavailable, 70 an actor failed too often.
+"""
+
+
+def up(
+    app: Annotated[str, typer.Argument(metavar="APP", help="The app, such as myservice.jobs:app.")],
+    queue: Queues = None,
+    concurrency: Concurrency = 10,
+    grace: Grace = 25.0,
+    executor_processes: ExecutorProcesses = 2,
+    log_level: Level = LogLevel.INFO,
+    broker: Broker = None,
+    store: StoreUrl = None,
+    namespace: Namespace = None,
+) -> None:
+    """Run every actor in this process."""
+    log_to(level=log_level)
+    options = _options(queue, concurrency, grace, executor_processes)
+    given = Given(broker=broker, store=store, namespace=namespace)
+    serve(make_app(app, given), actor_names(), options)
+
+
+def run(
+    actors: Annotated[list[str], typer.Argument(metavar="ACTOR...", help="Such as worker; see `callboard wiring`.")],
+    app: AppReference = None,
+    queue: Queues = None,
+    concurrency: Concurrency = 10,
+    processes: Annotated[int, typer.Option(min=1, max=1000, help="Run this command in so many processes.")] = 1,
+    grace: Grace = 25.0,
+    executor_processes: ExecutorProcesses = 2,
+    log_level: Level = LogLevel.INFO,
+    broker: Broker = None,
+    store: StoreUrl = None,
+    namespace: Namespace = None,
+) -> None:
+    """Run these actors in this process, or in several.
+
+    A worker needs --app; other actors take the app's settings where it is given. Flags go before the app's own settings.
+
+    With --processes, a small parent passes signals on and restarts nothing: a process that ends with another code than 0
+    ends the others in order, and its code is the parent's.
+    """
+    log_to(level=log_level)
+    _check_actors(actors, app)
+    options = _options(queue, concurrency, grace, executor_processes)
+    given = Given(broker=broker, store=store, namespace=namespace)
+    if processes == 1:
+        serve(make_app(app, given), actors, options)
+        return
+
+    def work(lifeline: int, loaded: Callable[[], None]) -> int:
+        def child() -> None:
+            made = make_app(app, given)
+            _refuse_memory(made.settings, processes)
+            loaded()
+            serve(made, actors, options, lifeline=lifeline)
+
+        return ending(child)
+
+    code = Processes(work).run(processes)
+    if code != OK:
+        raise typer.Exit(code)
+
+
+up.__doc__ = f"{up.__doc__}{_ENDINGS}"
+run.__doc__ = f"{run.__doc__}{_ENDINGS}"
+
+
+def serve(app: Callboard, kinds: Sequence[str], options: Options, *, lifeline: int | None = None) -> None:
+    """Until a signal ends it. `lifeline`: a pipe's end; when the other end closes, the actors end in order."""
+    actors: list[type[Actor]] = [find_actor(kind) for kind in kinds]
+    deployment = Deployment(app, actors, options)
+    _announce(app.settings, kinds)
+    with asyncio.Runner(loop_factory=loop_factory()) as runner:
+        runner.run(_run(deployment, lifeline))
+    log.info("ended in order")
+
+
+async def _run(deployment: Deployment, lifeline: int | None) -> None:
+    deployment.stop_on_signals()
+    if lifeline is not None:
+        loop = asyncio.get_running_loop()
+
+        def orphaned() -> None:
+            loop.remove_reader(lifeline)
+            log.warning("the parent process is gone; stopping")
+            deployment.stop()
+
+        loop.add_reader(lifeline, orphaned)
+    await deployment.run()
+
+
+def loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    """uvloop's, where it is installed; None: asyncio's own."""
+    try:
+        import uvloop  # only CPython outside Windows has it
+    except ImportError:
+        return None
+    return uvloop.new_event_loop
+
+
+def _announce(settings: Settings, kinds: Sequence[str]) -> None:
+    urls = [settings.broker.get_secret_value(), settings.store.get_secret_value()]
+    log.info("%s on %s and %s, namespace %s, process %d", ", ".join(kinds), *map(masked, urls), settings.namespace,
+             os.getpid())
+    for url in urls:
+        if scheme_of(url) == "memory":
+            log.warning("memory:// lives in this process: other processes can neither enqueue here nor look in")
+            return
+
+
+def _check_actors(actors: Sequence[str], app: str | None) -> None:
+    for kind in actors:
+        find_actor(kind)
+        if actors.count(kind) > 1:
+            raise ConfigurationError(f"actor {kind!r} is named twice; for more of it use --processes")
+    if "worker" in actors and app is None:
+        raise ConfigurationError("a worker needs the app whose tasks it runs: --app package.module:app")
+
+
+def _refuse_memory(settings: Settings, processes: int) -> None:
+    for name, url in (("store", settings.store), ("broker", settings.broker)):
+        if scheme_of(url.get_secret_value()) == "memory":
+            raise ConfigurationError(
+                f"the {name} is memory://, which lives in one process: {processes} processes would not see one "
+                f"another's jobs; set CALLBOARD_{name.upper()}, or leave --processes out"
+            )
+
+
+def _options(queues: Sequence[str] | None, concurrency: int, grace: float, executor_processes: int) -> Options:
+    names: list[str] = []
+    weights: list[int | None] = []
+    for text in queues or ():
+        name, weight = _queue(text)
+        if name in names:
+            raise ConfigurationError(f"--queue {name} is given twice")
+        names.append(name)
+        weights.append(weight)
+    return Options(
+        queues=tuple(names),
+        weights=tuple(weight or 1 for weight in weights) if any(weights) else None,
+        concurrency=concurrency,
+        executor_processes=executor_processes,
+        grace_seconds=grace,
+    )
+
+
+def _queue(text: str) -> tuple[str, int | None]:
+    name, equals, weight = text.partition("=")
+    check_queue(name)
+    if not equals:
+        return name, None
+    if not weight.isdecimal() or not 1 <= int(weight) <= MAX_WEIGHT:
+        raise ConfigurationError(f"--queue {text}: the weight must be a whole number from 1 to {MAX_WEIGHT}")
+    return name, int(weight)
