@@ -1,0 +1,108 @@
+"""What a message costs: our broker beside plain aio-pika, in the same process, on the same server.
+
+    tests/run tests/bench/bench_rabbitmq.py -m bench -s
+
+Persistent, mandatory, confirmed messages of 300 bytes to a durable classic queue, at most 256 in flight; then consumed
+with prefetch 200 and acknowledged one by one. CPU is that of this process only.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import time
+from collections.abc import Awaitable, Callable
+
+import aio_pika
+from aio_pika.abc import AbstractIncomingMessage
+
+from callboard.brokers.message import Delivery, Message, Receipt
+from callboard.brokers.rabbitmq import RabbitMQBroker
+from callboard.brokers.topology import Queue, Topology
+
+MESSAGES = 10_000
+WINDOW = 250
+PREFETCH = 200
+BODY = b"x" * 300
+ROUNDS = 3
+
+
+async def measured(name: str, work: Callable[[], Awaitable[None]]) -> None:
+    started, cpu = time.perf_counter(), time.process_time()
+    await work()
+    seconds, cpu = time.perf_counter() - started, time.process_time() - cpu
+    print(f"  {name:<22} {MESSAGES / seconds:>9,.0f} msgs/s {cpu / MESSAGES * 1e6:>8.1f} us CPU a message")
+
+
+async def ours(url: str, queue: str) -> None:
+    broker = RabbitMQBroker.from_url(url, name="bench")
+    await broker.open()
+    await broker.declare(Topology(queues=(Queue(queue),)))
+    message = Message(exchange="", routing_key=queue, body=BODY)
+
+    async def publish() -> None:
+        for _ in range(MESSAGES // WINDOW):
+            receipts = await broker.publish([message] * WINDOW, timeout=30)
+            assert set(receipts) == {Receipt.CONFIRMED}
+
+    async def consume() -> None:
+        left, done = MESSAGES, asyncio.Event()
+
+        def receive(delivery: Delivery) -> None:
+            nonlocal left
+            left -= 1
+            delivery.ack()
+            if not left:
+                done.set()
+
+        consumer = await broker.consume(queue, receive, prefetch=PREFETCH)
+        await done.wait()
+        await consumer.cancel()
+
+    await measured("callboard publish", publish)
+    await measured("callboard consume+ack", consume)
+    await broker.delete(queue)
+    await broker.close()
+
+
+async def plain(url: str, queue: str) -> None:
+    connection = await aio_pika.connect(url)
+    channel = await connection.channel(on_return_raises=True)
+    declared = await channel.declare_queue(queue, durable=True)
+
+    async def publish_one() -> None:
+        await channel.default_exchange.publish(
+            aio_pika.Message(BODY, delivery_mode=2, content_type="application/json"), queue, mandatory=True
+        )
+
+    async def publish() -> None:
+        for _ in range(MESSAGES // WINDOW):
+            await asyncio.gather(*(publish_one() for _ in range(WINDOW)))
+
+    async def consume() -> None:
+        left, done = MESSAGES, asyncio.Event()
+
+        async def receive(message: AbstractIncomingMessage) -> None:
+            nonlocal left
+            left -= 1
+            await message.ack()
+            if not left:
+                done.set()
+
+        await channel.set_qos(PREFETCH)
+        tag = await declared.consume(receive)
+        await done.wait()
+        await declared.cancel(tag)
+
+    await measured("aio-pika publish", publish)
+    await measured("aio-pika consume+ack", consume)
+    await declared.delete(if_unused=False, if_empty=False)
+    await connection.close()
+
+
+async def test_what_a_message_costs(amqp_url: str) -> None:
+    queue = f"bench.{secrets.token_hex(6)}"
+    for number in range(ROUNDS):
+        print(f"\nround {number + 1}")
+        await ours(amqp_url, queue)
+        await plain(amqp_url, queue)
