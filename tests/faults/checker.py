@@ -1,8 +1,9 @@
 """What a run under faults did wrong: jobs lost, runs repeated without a reason, jobs that nobody sent, early starts.
 
-The idea is Jepsen's total-queue check, sharpened by what the protocol promises: a handler may run again only where its
-process was killed or frozen while it ran, where its finish was refused, or where the store forgot. Every repeated run
-is joined to one of these; those that cannot be are `unexplained`. Two starts in one dispatch are never explained.
+The idea is Jepsen's total-queue check, sharpened by what the protocol promises. A run that follows one that raised is a
+retry. Any other is a repeat, and may happen only where the process of the run before it was killed or frozen while it
+ran, where that run's finish was refused, or where the store forgot. Every repeated run is joined to one of these; those
+that cannot be are `unexplained`. Two starts in one dispatch are never explained.
 """
 
 from __future__ import annotations
@@ -103,6 +104,7 @@ class _Span:
     run: Run
     start: float
     end: float | None
+    failed: bool
     moment: int
 
     def under_way(self, since: float, until: float, finish_seconds: float) -> bool:
@@ -135,37 +137,39 @@ def check(evidence: Evidence) -> Verdict:
 
 def _spans(ledger: Iterable[Entry]) -> list[_Span]:
     """Starts in the order of the ledger, each with its own end: the next end of the same run."""
-    ends: defaultdict[Run, list[float]] = defaultdict(list)
+    ends: defaultdict[Run, list[Entry]] = defaultdict(list)
     starts: list[Entry] = []
     for entry in ledger:
         if entry.event is Event.START:
             starts.append(entry)
         else:
-            ends[entry.run].append(entry.elapsed)
-    return [
-        _Span(
-            run=entry.run,
-            start=entry.elapsed,
-            end=ends[entry.run].pop(0) if ends[entry.run] else None,
-            moment=entry.moment,
-        )
-        for entry in starts
-    ]
+            ends[entry.run].append(entry)
+    return [_span(entry, ends[entry.run].pop(0) if ends[entry.run] else None) for entry in starts]
+
+
+def _span(start: Entry, end: Entry | None) -> _Span:
+    return _Span(
+        run=start.run,
+        start=start.elapsed,
+        end=end.elapsed if end else None,
+        failed=end is not None and end.event is Event.FAILED,
+        moment=start.moment,
+    )
 
 
 def _repeated(spans: Iterable[_Span]) -> Iterable[tuple[_Span, _Span]]:
-    """Each start of an attempt after its first, with the start before it. In order of dispatch, then of time."""
-    attempts: defaultdict[tuple[str, int], list[_Span]] = defaultdict(list)
-    dispatches: defaultdict[tuple[str, int], list[_Span]] = defaultdict(list)
+    """Each start that is not the job's first and no retry, with the run before it, in order of dispatch, then time."""
+    jobs: defaultdict[str, list[_Span]] = defaultdict(list)
     for span in spans:
-        attempts[span.run.job, span.run.attempt].append(span)
-        dispatches[span.run.job, span.run.dispatch].append(span)
-    for runs in attempts.values():
+        jobs[span.run.job].append(span)
+    for runs in jobs.values():
         runs.sort(key=lambda span: (span.run.dispatch, span.start))
-        yield from pairwise(runs)
-    # One dispatch, two attempt numbers: a second start all the same.
-    for runs in dispatches.values():
-        yield from ((a, b) for a, b in pairwise(runs) if a.run.attempt != b.run.attempt)
+        yield from ((before, again) for before, again in pairwise(runs) if not _retries(before, again))
+
+
+def _retries(before: _Span, again: _Span) -> bool:
+    ended = before.failed and before.end is not None and before.end <= again.start
+    return ended and before.run.dispatch < again.run.dispatch
 
 
 def _explained(before: _Span, again: _Span, evidence: Evidence) -> bool:

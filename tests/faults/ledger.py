@@ -26,7 +26,8 @@ class Clock(Protocol):
 
 class Event(StrEnum):
     START = "start"
-    END = "end"
+    END = "end"  # returned, or was cancelled
+    FAILED = "failed"  # raised: what runs after it is a retry, not a repeat
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,12 +69,16 @@ class Ledger:
 
     @contextmanager
     def running(self, run: Run) -> Iterator[None]:
-        """Write the start, and the end however the handler ends: returned, raised or cancelled."""
+        """Write the start, and the end however the handler ends."""
         self.write(run, Event.START)
+        ended = Event.END
         try:
             yield
+        except Exception:
+            ended = Event.FAILED
+            raise
         finally:
-            self.write(run, Event.END)
+            self.write(run, ended)
 
     def close(self) -> None:
         os.close(self._file)

@@ -23,6 +23,10 @@ def end(of: Run, at: float) -> Entry:
     return Entry(run=of, event=Event.END, elapsed=at, moment=int(at * 1000))
 
 
+def failed(of: Run, at: float) -> Entry:
+    return Entry(run=of, event=Event.FAILED, elapsed=at, moment=int(at * 1000))
+
+
 def evidence(*ledger: Entry, jobs: frozenset[str] = frozenset({"a"})) -> Evidence:
     return Evidence(submitted=jobs, accepted=jobs, finals=dict.fromkeys(jobs, "completed"), ledger=ledger)
 
@@ -83,10 +87,16 @@ def test_a_start_before_the_due_time_is_early_by_one_millisecond() -> None:
     assert wrongs(verdict) == {"early"}
 
 
-def test_the_next_attempt_is_no_repeat() -> None:
+def test_a_run_after_one_that_raised_is_a_retry_and_no_repeat() -> None:
     retry = run(dispatch=2, attempt=2)
 
-    assert check(evidence(*ONCE.ledger, start(retry, 12.0), end(retry, 13.0))).repeated == ()
+    assert check(evidence(start(run(), 10.0), failed(run(), 11.0), start(retry, 12.0))).repeated == ()
+
+
+def test_a_run_that_began_before_the_other_raised_is_a_repeat() -> None:
+    early = run(dispatch=2, attempt=2)
+
+    assert check(evidence(start(run(), 10.0), start(early, 10.5), failed(run(), 11.0))).unexplained == (early,)
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import subprocess
@@ -35,14 +36,17 @@ def test_a_run_leaves_its_start_and_its_end(tmp_path: Path) -> None:
     ]
 
 
-def test_a_handler_that_raises_has_ended(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("error", "event"), [(RuntimeError, Event.FAILED), (asyncio.CancelledError, Event.END)])
+def test_a_handler_that_raises_has_failed_and_one_that_is_cancelled_has_not(
+    tmp_path: Path, error: type[BaseException], event: Event
+) -> None:
     ledger = Ledger(tmp_path / "ledger", clock=StillClock())
 
-    with pytest.raises(RuntimeError), ledger.running(RUN):
-        raise RuntimeError
+    with pytest.raises(error), ledger.running(RUN):
+        raise error
 
     ledger.close()
-    assert [entry.event for entry in read(tmp_path / "ledger")] == [Event.START, Event.END]
+    assert [entry.event for entry in read(tmp_path / "ledger")] == [Event.START, event]
 
 
 def test_a_ledger_that_was_never_opened_is_empty(tmp_path: Path) -> None:

@@ -1,0 +1,291 @@
+"""What a fault test stands on: a fleet at work on the standard load, and what can be told about it afterwards.
+
+    async with Scene(tmp_path, seed=seed, store=redis.url, broker=rabbitmq.url) as scene:
+        scene.start_actors(workers=3)
+        scene.start_producers(rate=200)
+        ...                                     # the faults
+        await scene.settle()                    # producers end, everything becomes final, the fleet ends in order
+        verdict = await scene.judge()
+
+The scene looks at store and broker past the fleet, by connections of its own; while one of them is away it waits.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from random import Random
+from types import TracebackType
+from typing import Self
+from uuid import uuid4
+
+from aio_pika import connect
+from faults import ledger
+from faults.checker import Evidence, Kill, Verdict, check
+from faults.fleet import FAST, Deployed, Fleet, Member, actor
+from faults.producer import Line, read_journal
+from faults.workload import APP, QUEUES
+from redis_space import RedisSpace
+
+from callboard.brokers.contract import Depth
+from callboard.brokers.topology import Names
+from callboard.metadata.contract import Counts, Inspection, Store
+from callboard.metadata.errors import StoreUnavailable
+from callboard.metadata.job import Job, State
+from callboard.runtime.registry import make_broker, make_store
+
+ACTORS = ("delayed-scanner", "stalled-recovery", "retention")
+FINAL = [state for state in State if state.final]
+SETTLE_SECONDS = 25.0
+LOOK_SECONDS = 0.1
+PAGE = 1000
+
+# A boot of this load that is not dead never loses a job; a job killed three times in a row shall not fail for it.
+SETTINGS = {
+    **FAST,
+    "CALLBOARD_MAX_STALLED": "20",
+    "CALLBOARD_CONFIRM_TIMEOUT": "2",
+    "CALLBOARD_KEEP_COMPLETED_SECONDS": "3600",
+    "CALLBOARD_KEEP_FAILED_SECONDS": "3600",
+}
+
+_REFUSED = re.compile(r"refused the end of job (\S+), dispatch (\d+) by")
+
+
+class Scene:
+    """`replicas` of each actor beside the workers. `shared`: the servers serve others too, so leave nothing there."""
+
+    def __init__(
+        self, folder: Path, *, seed: int, store: str, broker: str, shared: bool, settings: Mapping[str, str] = SETTINGS
+    ) -> None:
+        self.seed = seed
+        self.random = Random(seed)
+        self.namespace = f"faults-{uuid4().hex[:12]}"
+        self.names = Names(self.namespace)
+        self.kills: list[Kill] = []
+        self.ledger = folder / "ledger"
+        self._folder = folder
+        self._shared = shared
+        self._store_url = store
+        self._broker_url = broker
+        self._store: Store = make_store(store, namespace=self.namespace)
+        self._opened = False
+        self._first_finals: dict[str, Job] = {}
+        self.fleet = Fleet(
+            folder / "logs",
+            Deployed(app=APP, namespace=self.namespace, store=store, broker=broker, settings=settings),
+            FAULTS_LEDGER=str(self.ledger),
+        )
+
+    # --- the fleet ---
+
+    def start_actors(self, *, workers: int = 3, replicas: int = 2, concurrency: int = 20) -> None:
+        for number in range(1, workers + 1):
+            self.fleet.start(f"worker-{number}", actor(APP, "worker", concurrency=concurrency))
+        for kind in ACTORS:
+            for number in range(1, replicas + 1):
+                self.fleet.start(f"{kind}-{number}", actor(APP, kind))
+
+    def start_producers(self, *, rate: float, limit: int = 0, count: int = 2) -> None:
+        """`rate` and `limit` are those of all of them together; without `limit` they go on until `settle`."""
+        for number in range(1, count + 1):
+            self.start_producer(f"producer-{number}", rate=rate / count, limit=limit // count)
+
+    def start_producer(self, name: str, *, rate: float, limit: int = 0, **environment: str) -> None:
+        arguments = ["-m", "faults.producer", "--name", name, "--seed", str(self.seed), "--rate", str(rate)]
+        arguments += ["--limit", str(limit), "--journal", str(self._journal(name))]
+        self.fleet.start(name, arguments, **environment)
+
+    @property
+    def producers(self) -> list[Member]:
+        return self.fleet.named("producer-")
+
+    @property
+    def workers(self) -> list[Member]:
+        return self.fleet.named("worker-")
+
+    def kill(self, member: Member) -> Kill:
+        member.kill()
+        kill = Kill(process=member.pid, elapsed=elapsed())
+        self.kills.append(kill)
+        return kill
+
+    async def working(self, *, starts: int = 50, seconds: float = 20.0) -> None:
+        """Wait until so many handlers have started since now."""
+        wanted = len(self.started()) + starts
+        await self.until(lambda: len(self.started()) >= wanted, f"{starts} handlers have started", seconds)
+
+    async def until(self, holds: Callable[[], bool], what: str, seconds: float) -> None:
+        deadline = time.monotonic() + seconds
+        while not holds():
+            assert time.monotonic() < deadline, f"not within {seconds:g} s: {what}"
+            await asyncio.sleep(LOOK_SECONDS / 2)
+
+    async def settle(self) -> None:
+        """Let the producers end, wait until every job is final, then stop the fleet in order."""
+        await asyncio.to_thread(self._stop_producers)
+        await self._drained()
+        took = await asyncio.to_thread(self.fleet.stop)
+        print(f"the fleet took {took:.1f} s to stop")
+
+    def _stop_producers(self) -> None:
+        for producer in self.producers:
+            producer.stop()
+
+    async def _drained(self) -> None:
+        deadline = time.monotonic() + SETTLE_SECONDS
+        while open_jobs := unfinished(counts := await self.counts()):
+            if time.monotonic() > deadline:
+                raise AssertionError(f"{open_jobs} jobs are not final after {SETTLE_SECONDS:g} s: {counts}")
+            await asyncio.sleep(LOOK_SECONDS)
+
+    # --- what the handlers and producers wrote ---
+
+    def started(self) -> list[ledger.Entry]:
+        return [entry for entry in ledger.read(self.ledger) if entry.event is ledger.Event.START]
+
+    def running(self, *, process: int | None = None) -> list[ledger.Run]:
+        """Runs that have started and not ended, of one process or of all."""
+        under_way: dict[ledger.Run, None] = {}
+        for entry in ledger.read(self.ledger):
+            if entry.event is ledger.Event.START:
+                under_way[entry.run] = None
+            else:
+                under_way.pop(entry.run, None)
+        return [run for run in under_way if process is None or run.process == process]
+
+    def journals(self, word: str) -> list[Line]:
+        return [line for p in self.producers for line in read_journal(self._journal(p.name)) if line.word == word]
+
+    def _journal(self, name: str) -> Path:
+        return self._folder / f"{name}.journal"
+
+    # --- what store and broker say ---
+
+    async def counts(self) -> Mapping[str, Counts]:
+        while True:
+            try:
+                return await (await self._inspection()).counts(QUEUES)
+            except StoreUnavailable:
+                await asyncio.sleep(LOOK_SECONDS)
+
+    async def audit(self) -> list[str]:
+        inspection = await self._inspection()
+        return [f"{queue}: {fault}" for queue in QUEUES for fault in await inspection.audit(queue)]
+
+    async def finals(self) -> dict[str, Job]:
+        """Every final record there is."""
+        inspection = await self._inspection()
+        found: dict[str, Job] = {}
+        for queue in QUEUES:
+            for state in FINAL:
+                offset = 0
+                while page := await inspection.page(queue, state, offset=offset, limit=PAGE, newest_first=False):
+                    found |= {job.id: job for job in page}
+                    offset += len(page)
+        return found
+
+    async def note_finals(self) -> None:
+        """Remember the final records of now, to be compared with those at the end. Nothing while the store is away."""
+        try:
+            finals = await self.finals()
+        except StoreUnavailable:
+            return
+        self._first_finals = finals | self._first_finals
+
+    async def depths(self) -> dict[str, Depth | None]:
+        """The job queues at the broker, by name, with everything that is ready there."""
+        broker = make_broker(self._broker_url, name="the test")
+        await broker.open()
+        try:
+            return {queue: await broker.depth(self.names.job_queue(queue)) for queue in QUEUES}
+        finally:
+            await broker.close()
+
+    async def _inspection(self) -> Inspection:
+        if not self._opened:
+            await self._store.open()
+            self._opened = True
+        return self._store.get(Inspection)
+
+    # --- the verdict ---
+
+    async def judge(self) -> Verdict:
+        """Asserts what holds after every fault test, and prints one line; the caller asserts what is its own."""
+        finals = await self.finals()
+        changed = [id for id, job in self._first_finals.items() if finals.get(id) != job]
+        due = {line.job: int(line.value) for line in self.journals("submitted")}
+        verdict = check(
+            Evidence(
+                submitted=frozenset(due),
+                accepted=frozenset(line.job for line in self.journals("accepted")),
+                finals={id: str(job.state) for id, job in finals.items()},
+                ledger=ledger.read(self.ledger),
+                due=due,
+                kills=self.kills,
+                refused=frozenset(self.refused()),
+            )
+        )
+        print(f"{verdict} | final changed {len(changed)}, seen final before the end {len(self._first_finals)}")
+        assert verdict.sound, describe(verdict)
+        assert verdict.accepted == len(due), "a producer that was stopped in order left a job behind"
+        assert not changed, [(self._first_finals[id], finals.get(id)) for id in changed[:3]]
+        assert {job.state for job in finals.values()} == {State.COMPLETED}
+        assert await self.audit() == []
+        assert await self.depths() == {queue: Depth(ready=0, consumers=0) for queue in QUEUES}
+        assert self.fleet.complaints() == []
+        return verdict
+
+    def refused(self) -> list[tuple[str, int]]:
+        """Ends of runs that the store refused, told by the workers' logs."""
+        return [(m[1], int(m[2])) for worker in self.workers for m in _REFUSED.finditer(worker.output())]
+
+    # --- the end ---
+
+    async def __aenter__(self) -> Self:
+        print(f"seed {self.seed} (FAULTS_SEED), namespace {self.namespace}")
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, _: BaseException | None, __: TracebackType | None
+    ) -> None:
+        await asyncio.to_thread(self.fleet.close)
+        if kind is not None:
+            print(self.fleet.tails())
+        await self._store.close()
+        if self._shared:
+            await self._clear()
+
+    async def _clear(self) -> None:
+        space = RedisSpace(self._store_url)
+        space.namespace = self.namespace
+        await space.delete()
+        connection = await connect(self._broker_url)
+        async with connection:
+            channel = await connection.channel()
+            for queue in [*map(self.names.job_queue, QUEUES), self.names.dead]:
+                await channel.queue_delete(queue)
+            for exchange in self.names.exchanges().exchanges:
+                await channel.exchange_delete(exchange.name)
+
+
+def elapsed() -> float:
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+def unfinished(counts: Mapping[str, Counts]) -> int:
+    return sum(each.waiting + each.delayed + each.waiting_children + each.active for each in counts.values())
+
+
+def describe(verdict: Verdict) -> str:
+    faults: dict[str, Sequence[object]] = {
+        "lost": verdict.lost, "unexplained": verdict.unexplained, "phantom": verdict.phantom, "early": verdict.early,
+    }
+    return "; ".join(f"{name}: {_first(found)}" for name, found in faults.items() if found)
+
+
+def _first(found: Iterable[object]) -> list[object]:
+    return list(found)[:5]
