@@ -112,8 +112,8 @@ def delayed_view(job: Job) -> DelayedInfo:
     )
 
 
-def _object(raw: Raw | None) -> dict[str, Any]:
-    return {} if raw is None else msgspec.json.decode(raw, type=dict[str, Any])
+def _object(raw: Raw) -> dict[str, Any]:
+    return msgspec.json.decode(raw, type=dict[str, Any]) if raw else {}
 
 
 def _moment(milliseconds: int | None) -> datetime | None:

@@ -86,9 +86,10 @@ class Queue:
         """
         options = CallOptions.parse(
             retries=retries, ttl=ttl, timeout=timeout, backoff=backoff, priority=priority, delay=delay, run_at=run_at,
-            job_id=job_id, deduplication=deduplication or debounce, depends_on=depends_on, meta=meta, confirm=confirm,
+            job_id=job_id, deduplication=debounce if deduplication is None else deduplication, depends_on=depends_on,
+            meta=meta, confirm=confirm,
         )
-        job = self.app.new_job(task_id, args, kwargs or {}, options, queue=self.name)
+        job = self.app.new_job(task_id, args, {} if kwargs is None else kwargs, options, queue=self.name)
         (answer,) = await self.app.connections.producer.enqueue([job], confirm=confirm)
         return answer.id
 
@@ -102,9 +103,8 @@ class Queue:
             try:
                 new.append(self._item(item))
             except (ValueError, TypeError) as error:
-                raise type(error)(f"jobs[{position}]: {error}") if type(error) is TypeError else InvalidJob(
-                    f"jobs[{position}]: {error}"
-                ) from None
+                error.args = (f"jobs[{position}]: {error}",)  # not a new one: its class and members tell more
+                raise
         return [answer.id for answer in await self.app.connections.producer.enqueue(new, confirm=confirm)]
 
     async def enqueue(self, payload: Mapping[str, Any]) -> str:
@@ -130,10 +130,13 @@ class Queue:
         if "task_id" not in item:
             raise InvalidJob(f"task_id is missing in {dict(item)!r:.100}")
         given = {name: value for name, value in item.items() if name not in ("task_id", "args", "kwargs")}
-        given["job_id"] = given.pop("jobId", None) or given.get("job_id")
-        given["deduplication"] = given.pop("debounce", None) or given.get("deduplication")
+        for other_name, name in (("jobId", "job_id"), ("debounce", "deduplication")):
+            other = given.pop(other_name, None)
+            if other is not None and given.setdefault(name, other) != other:
+                raise InvalidJob(f"{name} and {other_name} are two names of one thing: {given[name]!r:.100}, {other!r:.100}")
+        args, kwargs = item.get("args"), item.get("kwargs")
         return self.app.new_job(
-            item["task_id"], item.get("args") or (), item.get("kwargs") or {}, CallOptions.parse(**given),
+            item["task_id"], () if args is None else args, {} if kwargs is None else kwargs, CallOptions.parse(**given),
             queue=self.name,
         )
 

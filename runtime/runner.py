@@ -132,7 +132,7 @@ class Runner:
             dispatch=ticket.dispatch,
             fence=run.claimed.fence,
             worker=run.boot,
-            meta={} if ticket.meta is None else msgspec.json.decode(ticket.meta, type=dict[str, Any]),
+            meta=msgspec.json.decode(ticket.meta, type=dict[str, Any]) if ticket.meta else {},
             report=lambda value: self._report(run, value),
             lease_is_certain=self._lease_is_certain,
         )
@@ -237,10 +237,10 @@ class Runner:
 
 def _policy(declared: RetryPolicy, ticket: Ticket) -> RetryPolicy:
     """The job's own retries and backoff before the task's."""
-    if ticket.retries is None and ticket.backoff is None:
+    if ticket.retries is None and not ticket.backoff:
         return declared
     backoff = declared.backoff
-    if ticket.backoff is not None:
+    if ticket.backoff:
         backoff = Backoff.parse(msgspec.json.decode(ticket.backoff))
     retries = declared.retries if ticket.retries is None else ticket.retries
     return msgspec.structs.replace(declared, retries=retries, backoff=backoff)

@@ -27,6 +27,7 @@ MAX_BUNDLE_BYTES = 512 * 1024  # a larger job travels alone
 
 NO_ARGS = Raw(b"[]")
 NO_KWARGS = Raw(b"{}")
+ABSENT = Raw(b"")  # false; msgspec takes `Raw | None` for "null and nothing else"
 
 
 class Body(Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
@@ -41,9 +42,9 @@ class Body(Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     priority: int = 5
     expires_at: int | None = None
     retries: int | None = None
-    backoff: Raw | None = None
+    backoff: Raw = ABSENT
     timeout: int | None = None
-    meta: Raw | None = None
+    meta: Raw = ABSENT
     traceparent: str | None = None
 
 
