@@ -13,7 +13,7 @@ import pytest
 from provision import RABBITMQ, REDIS, NoServer, Service, provide
 
 TESTS = Path(__file__).parent
-KINDS = {"unit", "contract", "integration", "faults", "simulation", "interop", "model", "house", "bench"}
+KINDS = {"unit", "path", "contract", "integration", "faults", "simulation", "interop", "model", "house", "bench"}
 _used = pytest.StashKey[dict[str, str]]()
 
 

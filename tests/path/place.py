@@ -1,0 +1,75 @@
+"""Where a test of the path of a job happens: a broker, a store, a namespace of its own, and a clean floor afterwards."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+from uuid import uuid4
+
+import aiormq
+from redis_space import RedisSpace
+
+from callboard import Callboard
+from callboard.brokers.topology import Names
+from callboard.metadata.contract import Inspection, QueueControl
+
+
+class Place:
+    """`shared`: several apps may meet here. `errors`: what our loggers, or asyncio's, called an error."""
+
+    def __init__(self, *, broker: str, store: str) -> None:
+        self.broker = broker
+        self.store = store
+        self.shared = not store.startswith("memory")
+        self.namespace = f"test-{uuid4().hex}"
+        self.errors: list[str] = []
+        self._queues: set[str] = set()
+
+    def app(self, **settings: Any) -> Callboard:
+        """A closed app."""
+        return Callboard(broker=self.broker, store=self.store, namespace=self.namespace, **settings)
+
+    @asynccontextmanager
+    async def open(self, **settings: Any) -> AsyncIterator[Callboard]:
+        """An open app, whose queues are audited in the end."""
+        async with self.app(**settings) as app:
+            yield app
+            await self.audit(app)
+
+    async def audit(self, app: Callboard) -> None:
+        store = app.connections.store
+        queues = await store.get(QueueControl).queues()
+        self._queues.update(queues)
+        for queue in queues:
+            assert await store.get(Inspection).audit(queue) == []
+
+    async def clean(self) -> None:
+        if not self.shared:
+            return
+        names = Names(self.namespace)
+        connection = await aiormq.connect(self.broker)
+        channel = await connection.channel()
+        for queue in [names.dead, *map(names.job_queue, self._queues)]:
+            await channel.queue_delete(queue)
+        for exchange in names.exchanges().exchanges:
+            await channel.exchange_delete(exchange.name)
+        await connection.close()
+        space = RedisSpace(self.store)
+        space.namespace = self.namespace
+        await space.delete()
+
+
+class Errors(logging.Handler):
+    """Keeps what is logged as an error: an actor that failed and was started again would otherwise go unnoticed."""
+
+    def __init__(self, place: Place) -> None:
+        super().__init__(logging.ERROR)
+        self._place = place
+
+    def emit(self, record: logging.LogRecord) -> None:
+        text = record.getMessage()
+        if record.exc_info and record.exc_info[1] is not None:
+            text += f" ({record.exc_info[1]!r})"
+        self._place.errors.append(f"{record.name}: {text}")
