@@ -24,7 +24,7 @@ from ..message import Message, Receipt
 from ..topology import Topology
 from .consumer import RabbitMQConsumer
 from .declarer import Declarer
-from .keeper import Backoff, Keeper
+from .keeper import Backoff, Keeper, report
 from .link import Link, NotThere, masked, parse_url
 from .publisher import Publisher
 
@@ -185,9 +185,8 @@ class RabbitMQBroker:
 
     async def _set_up_consuming(self, link: Link) -> None:
         self._version = link.server_version
-        declarer = Declarer(link)
-        await self._declare_remembered(declarer)
-        self._declarer = declarer
+        self._declarer = declarer = Declarer(link)
+        seen = await self._declare_remembered(declarer)
         for consumer in list(self._consumers):
             try:
                 await consumer.start(link)
@@ -196,15 +195,23 @@ class RabbitMQBroker:
             except BrokerError as error:
                 log.warning("Queue %s cannot be consumed: %s", consumer.queue, error)
                 self._in_background(self._restart(consumer, link))
+        # What somebody asked for meanwhile was refused, as there was no connection yet, and remembered.
+        while later := [topology for topology in self._topologies if topology not in seen]:
+            seen += await self._declare_remembered(declarer, later)
 
-    async def _declare_remembered(self, declarer: Declarer) -> None:
-        for topology in list(self._topologies):
+    async def _declare_remembered(
+        self, declarer: Declarer, topologies: Sequence[Topology] | None = None
+    ) -> list[Topology]:
+        """Those that were tried. One that is refused does not stop the others."""
+        tried = list(self._topologies if topologies is None else topologies)
+        for topology in tried:
             try:
                 await declarer.declare(topology, again=True)
             except BrokerUnavailable:
                 raise
             except BrokerError as error:
                 log.error("A remembered topology cannot be declared: %s", error)
+        return tried
 
     def _declare_missing(self) -> None:
         """A publish met an exchange that is not there."""
@@ -244,3 +251,4 @@ class RabbitMQBroker:
         task = asyncio.get_running_loop().create_task(work)
         self._background.add(task)
         task.add_done_callback(self._background.discard)
+        task.add_done_callback(report)

@@ -6,6 +6,7 @@ Everything else (handshake, channels, declarations, heartbeats) is aio-pika's.
 from __future__ import annotations
 
 import struct
+from math import isfinite
 
 from msgspec import Struct
 from pamqp import encode
@@ -62,6 +63,8 @@ def publish_payloads(message: Message, message_id: str) -> tuple[bytes, bytes]:
     flags = 1 << 15 | 1 << 12 | 1 << 7
     parts = [_short(message.content_type)]
     if message.headers:
+        if not all(isfinite(value) for value in message.headers.values() if isinstance(value, float)):
+            raise ValueError("a header is not a finite number: RabbitMQ would close the connection")
         flags |= 1 << 13
         parts.append(encode.field_table(message.headers))
     parts.append(b"\x02" if message.persistent else b"\x01")

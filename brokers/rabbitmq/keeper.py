@@ -19,6 +19,12 @@ STEADY_SECONDS = 5.0
 log = logging.getLogger(__name__)
 
 
+def report(task: asyncio.Task[None]) -> None:
+    """A task of ours that nobody awaits ended by a fault of ours: say so."""
+    if not task.cancelled() and (error := task.exception()) is not None:
+        log.critical("A task of the broker ended", exc_info=error)
+
+
 class Backoff:
     """The first repetition at once, then full jitter up to a limit that doubles to 5 s."""
 
@@ -62,6 +68,7 @@ class Keeper:
         """The first connection; BrokerUnavailable where it fails. From then on it is kept up."""
         await self._connect_once()
         self._task = asyncio.get_running_loop().create_task(self._keep())
+        self._task.add_done_callback(report)
 
     async def close(self) -> None:
         if self._task is not None:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 from collections import deque
 from collections.abc import Callable, Sequence
 
@@ -25,6 +26,8 @@ from .link import Link, close_channel
 WINDOW = 256  # messages in flight; a confirm with `multiple` walks over all of them
 FORGOTTEN = 4096  # messages in flight whose publisher stopped waiting: at this many the channel is replaced
 WRITE_BYTES = 64 * 1024  # about this much is encoded and written at once
+
+_TOO_LARGE = re.compile(r"message size \d+ is larger than configured max size (\d+)")
 
 log = logging.getLogger(__name__)
 
@@ -60,6 +63,14 @@ class _Flight:
     @property
     def given_up(self) -> bool:
         return self.batch.done.done()
+
+
+def _fate(flight: _Flight, code: int, reason: str) -> Receipt | None:
+    """What the closing of the channel says of one message; None for those that have nothing to do with it."""
+    if code == 404 and f"no exchange '{flight.exchange}' " in reason:
+        return Receipt.RETURNED
+    too_large = _TOO_LARGE.search(reason) if code == 406 else None
+    return Receipt.REFUSED if too_large is not None and len(flight.body) > int(too_large[1]) else None
 
 
 class Publisher:
@@ -158,10 +169,9 @@ class Publisher:
         if code == 404:
             self._missing()
         for offset, flight in enumerate(self._in_flight):
-            # Where its exchange is not there, the message went nowhere; of the others nothing is known.
-            if flight is not None and code == 404 and f"no exchange '{flight.exchange}' " in reason:
+            if flight is not None and (receipt := _fate(flight, code, reason)) is not None:
                 self._in_flight[offset] = None
-                self._settle(flight, Receipt.RETURNED)
+                self._settle(flight, receipt)
         self._lose_flights()
         self._replace()
 

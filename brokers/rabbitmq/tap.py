@@ -13,7 +13,7 @@ import asyncio
 import socket
 from collections.abc import Callable
 from struct import Struct
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 from aiormq import AMQPConnectionError, TransportFactory
 from yarl import URL
@@ -103,7 +103,7 @@ class Tap(asyncio.StreamReaderProtocol):
         self._rest = b""
         self._amqp = False
         self._passed_at = 0.0
-        self._transport_in_use: asyncio.BaseTransport | None = None
+        self._transport_in_use: asyncio.WriteTransport | None = None
 
     def listen(self, channel: int, listener: Listener) -> None:
         self._channels[channel] = _Channel(listener)
@@ -113,7 +113,7 @@ class Tap(asyncio.StreamReaderProtocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
-        self._transport_in_use = transport
+        self._transport_in_use = cast(asyncio.WriteTransport, transport)
 
     def connection_lost(self, error: Exception | None) -> None:
         super().connection_lost(error)
@@ -178,7 +178,7 @@ class Tap(asyncio.StreamReaderProtocol):
 
     def _give_up(self) -> None:
         self._rest = b""
-        if isinstance(self._transport_in_use, asyncio.Transport):
+        if self._transport_in_use is not None:
             self._transport_in_use.abort()
 
 

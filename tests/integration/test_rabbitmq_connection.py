@@ -172,6 +172,25 @@ async def test_a_real_alarm_never_makes_a_publish_hang(tmp_path: Path) -> None:
         await asyncio.to_thread(server.kill)
 
 
+async def test_a_message_too_large_for_the_server_is_refused_and_the_others_go_on(tmp_path: Path) -> None:
+    server = RabbitMQServer(tmp_path / "rabbitmq", max_message_size="10000")
+    try:
+        await asyncio.to_thread(server.start)
+    except ProgramMissing as missing:
+        pytest.skip(str(missing))
+    try:
+        broker = RabbitMQBroker.from_url(server.url, name="large")
+        await broker.open()
+        await broker.declare(Topology(queues=(Queue("large"),)))
+        large, small = (Message(exchange="", routing_key="large", body=bytes(size)) for size in (10_001, 10_000))
+        assert list(await broker.publish([large], timeout=10)) == [Receipt.REFUSED]
+        assert list(await broker.publish([small], timeout=10)) == [Receipt.CONFIRMED]
+        assert broker.connected
+        await broker.close()
+    finally:
+        await asyncio.to_thread(server.kill)
+
+
 async def test_twenty_thousand_messages_by_two_publishers_arrive_once_each(bench: Bench) -> None:
     inbox = Inbox(acknowledge)
     consumer = await bench.broker.consume(bench.queue, inbox, prefetch=200)

@@ -118,3 +118,5 @@ def test_a_routing_key_that_is_not_utf8_is_read_with_replacements() -> None:
 def test_what_amqp_cannot_carry_is_refused_before_anything_is_sent() -> None:
     with pytest.raises(ValueError, match="255"):
         codec.publish_payloads(Message(exchange="e", routing_key="k" * 256, body=b""), "id")
+    with pytest.raises(ValueError, match="finite"):
+        codec.publish_payloads(Message(exchange="e", routing_key="k", body=b"", headers={"h": float("nan")}), "id")
