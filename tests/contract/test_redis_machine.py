@@ -1,0 +1,27 @@
+"""Random operations on the Redis store, each answer and record compared with a plain model's."""
+
+from __future__ import annotations
+
+from redis_space import RedisSpace
+
+from callboard.metadata.contract import Store
+from callboard.metadata.redis import RedisStore
+from callboard.runtime.clock import SystemClock
+from callboard.runtime.testing.store_machine import check_store
+from callboard.runtime.testing.store_scene import DAY
+
+
+def test_the_redis_store_does_what_the_oracle_does(redis_url: str) -> None:
+    spaces: dict[Store, RedisSpace] = {}
+
+    async def make() -> RedisStore:
+        space = RedisSpace(redis_url)
+        store = space.store()
+        spaces[store] = space
+        return store
+
+    async def discard(store: Store) -> None:
+        await spaces.pop(store).delete()
+
+    check_store(make, start=SystemClock().now() - 2 * DAY, discard=discard, examples=40)
+    assert not spaces
