@@ -3,8 +3,8 @@
     check_store(make_store, start=clock.now() - 2 * 24 * 3600 * 1000)
 
 After every step the store's answers and all its records must be the oracle's; at the end of every example an audit must
-find nothing. `CALLBOARD_MACHINE_EXAMPLES` sets how many examples are tried. What hypothesis prints for a failure is the
-shortest series of steps that shows it.
+find nothing. `CALLBOARD_MACHINE_EXAMPLES` sets how many examples are tried. A failure prints its steps as they were
+found; with `CALLBOARD_MACHINE_SHRINK=1` the shortest series of steps that shows it, after minutes.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import os
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Any, ClassVar, TypeVar
 
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
@@ -102,14 +102,19 @@ class StoreMachine(RuleBasedStateMachine):
         return self.runner.run(wait())
 
     def once_or_twice(
-        self, again: bool, operation: Callable[[], Coroutine[Any, Any, T]], check: Callable[[T], None]
+        self, again: bool, ids: Sequence[str], operation: Callable[[], Coroutine[Any, Any, T]],
+        check: Callable[[T], None],
     ) -> None:
-        """Perform and check an operation; a repeat of it is checked too, and must leave every record as it was."""
+        """Perform and check an operation; a repeat of it is checked too, and must leave every record as it was.
+
+        But not where one job is in the batch twice: the first entry of the repeat then follows the second of the
+        original, such as a ticket that the store could not know before the next one had it adopt the job.
+        """
         check(self.run(operation()))
         if again:
             before = self.records()
             check(self.run(operation()))
-            assert self.records() == before
+            assert self.records() == before or len(set(ids)) < len(ids)
 
     def records(self) -> Sequence[Job | None]:
         return self.run(self.inspection.get(QUEUE, IDS))
@@ -220,7 +225,7 @@ class StoreMachine(RuleBasedStateMachine):
                 assert answer.admission in admissions
                 assert answer.state is state or (state is None and answer.state.final)
 
-        self.once_or_twice(again, lambda: self.jobs.enqueue(jobs, now=self.now, grace=GRACE), check)
+        self.once_or_twice(again, [job.id for job in jobs], lambda: self.jobs.enqueue(jobs, now=self.now, grace=GRACE), check)
 
     @rule(batch=st.lists(st.tuples(ids, offsets), min_size=1, max_size=4), again=st.booleans())
     def published(self, batch: list[tuple[str, int]], again: bool) -> None:
@@ -230,7 +235,7 @@ class StoreMachine(RuleBasedStateMachine):
             for entry in sent:
                 self.oracle.published(entry.id, entry.dispatch, self.now)
 
-        self.once_or_twice(again, lambda: self.jobs.published(sent, now=self.now), check)
+        self.once_or_twice(again, [entry.id for entry in sent], lambda: self.jobs.published(sent, now=self.now), check)
 
     @rule(
         batch=st.lists(st.tuples(ids, offsets, st.booleans()), min_size=1, max_size=4), boot=boots, keep=keeps,
@@ -264,7 +269,10 @@ class StoreMachine(RuleBasedStateMachine):
                     assert (answer.fence, *numbers) == (0, 0, 0, 0, None)
 
         self.once_or_twice(
-            again, lambda: self.jobs.claim(QUEUE, owner, tickets, now=self.now, keep_expired=keep), check
+            again,
+            [ticket.id for ticket in tickets],
+            lambda: self.jobs.claim(QUEUE, owner, tickets, now=self.now, keep_expired=keep),
+            check,
         )
 
     @rule(
@@ -291,7 +299,12 @@ class StoreMachine(RuleBasedStateMachine):
                 assert answer.finish in finishes, (answer, finishes)
                 assert (answer.id, answer.state, answer.dispatch) == (outcome.id, state, dispatch)
 
-        self.once_or_twice(again, lambda: self.jobs.finish(QUEUE, outcomes, now=self.now, grace=GRACE), check)
+        self.once_or_twice(
+            again,
+            [outcome.id for outcome in outcomes],
+            lambda: self.jobs.finish(QUEUE, outcomes, now=self.now, grace=GRACE),
+            check,
+        )
 
     @rule(id=ids)
     def complete_counted(self, id: str) -> None:
@@ -316,7 +329,7 @@ class StoreMachine(RuleBasedStateMachine):
                 entry.progress = value
 
         self.once_or_twice(
-            again, lambda: self.jobs.progress(QUEUE, id, dispatch=dispatch, owner=owner, value=value), check
+            again, [id], lambda: self.jobs.progress(QUEUE, id, dispatch=dispatch, owner=owner, value=value), check
         )
         if self.oracle.held(id, dispatch, owner):
             assert self.run(self.inspection.progress(QUEUE, id)) == value
@@ -327,7 +340,7 @@ class StoreMachine(RuleBasedStateMachine):
             found = [(answer.id, answer.cancel, answer.state, answer.owner) for answer in answers]
             assert found == [(id, *self.oracle.cancel(id, self.now, keep)) for id in batch]
 
-        self.once_or_twice(again, lambda: self.jobs.cancel(QUEUE, batch, now=self.now, keep=keep), check)
+        self.once_or_twice(again, batch, lambda: self.jobs.cancel(QUEUE, batch, now=self.now, keep=keep), check)
 
     @rule(batch=st.lists(ids, min_size=1, max_size=3), again=st.booleans())
     def retry(self, batch: list[str], again: bool) -> None:
@@ -340,14 +353,14 @@ class StoreMachine(RuleBasedStateMachine):
                 else:
                     assert answer is expected
 
-        self.once_or_twice(again, lambda: self.jobs.retry(QUEUE, batch, now=self.now, grace=GRACE), check)
+        self.once_or_twice(again, batch, lambda: self.jobs.retry(QUEUE, batch, now=self.now, grace=GRACE), check)
 
     @rule(batch=st.lists(ids, min_size=1, max_size=2), again=st.booleans())
     def remove(self, batch: list[str], again: bool) -> None:
         def check(answers: Sequence[Any]) -> None:
             assert list(answers) == [self.oracle.remove(id, self.now) for id in batch]
 
-        self.once_or_twice(again, lambda: self.jobs.remove(QUEUE, batch, now=self.now), check)
+        self.once_or_twice(again, batch, lambda: self.jobs.remove(QUEUE, batch, now=self.now), check)
 
     # -- wakers ----------------------------------------------------------------------------------------------------
 
@@ -506,6 +519,7 @@ def check_store(
             stateful_step_count=steps,
             deadline=None,
             database=None,
+            phases=[Phase.generate, Phase.shrink] if os.environ.get("CALLBOARD_MACHINE_SHRINK") else [Phase.generate],
             print_blob=True,
             suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
         ),

@@ -1,7 +1,7 @@
 """The contract of a store's queue once more, as plainly as it can be said: dictionaries, and a look at everything.
 
-Written apart from the stores, to be compared with them by `store_machine`. It knows one queue, is never wrong about time
-(`now` only) and answers with plain values. Where the contract leaves a choice, it answers with the set of what is right.
+Written apart from the stores, to be compared with them by `store_machine`. It knows one queue and no clock but `now`,
+and answers with plain values. Where the contract leaves a choice, it answers with the set of what is right.
 """
 
 from __future__ import annotations

@@ -17,16 +17,20 @@ pytest.register_assert_rewrite(
     *(
         f"{__package__}.{name}"
         for name in (
-            "store_scene", "store_enqueue", "store_claim", "store_finish", "store_recovery", "store_queues",
-            "store_repeats",
+            "store_scene", "store_enqueue", "store_deduplication", "store_claim", "store_guards", "store_overtaken",
+            "store_finish", "store_cancel", "store_recovery", "store_queues", "store_repeats",
         )
     )
 )
 
 # After the registration, so that failed assertions are explained: pytest rewrites a module when it is first imported.
+from .store_cancel import CancelConformance  # noqa: E402
 from .store_claim import ClaimConformance  # noqa: E402
+from .store_deduplication import DeduplicationConformance  # noqa: E402
 from .store_enqueue import EnqueueConformance  # noqa: E402
 from .store_finish import FinishConformance  # noqa: E402
+from .store_guards import GuardConformance  # noqa: E402
+from .store_overtaken import OvertakenConformance  # noqa: E402
 from .store_queues import QueueConformance  # noqa: E402
 from .store_recovery import RecoveryConformance  # noqa: E402
 from .store_repeats import RepeatConformance  # noqa: E402
@@ -37,8 +41,12 @@ __all__ = ["StoreConformance"]
 @pytest.mark.asyncio
 class StoreConformance(
     EnqueueConformance,
+    DeduplicationConformance,
     ClaimConformance,
+    GuardConformance,
+    OvertakenConformance,
     FinishConformance,
+    CancelConformance,
     RecoveryConformance,
     QueueConformance,
     RepeatConformance,
