@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import socket
 import struct
+import uuid
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 
@@ -271,7 +272,7 @@ async def test_a_cut_after_a_frame_falls_between_a_delivery_and_its_ack(amqp_url
         consumer = await aio_pika.connect(str(parameters.with_host("127.0.0.1").with_port(proxy.port)))
         async with publisher:
             publishing = await publisher.channel()
-            queue = await publishing.declare_queue("tests.proxy.cut", durable=False, auto_delete=False)
+            queue = await publishing.declare_queue(f"tests.{uuid.uuid4().hex}")
             deliveries: asyncio.Queue[aio_pika.abc.AbstractIncomingMessage] = asyncio.Queue()
             consuming = await consumer.channel()
             await (await consuming.get_queue(queue.name)).consume(deliveries.put)
@@ -281,13 +282,13 @@ async def test_a_cut_after_a_frame_falls_between_a_delivery_and_its_ack(amqp_url
 
             await asyncio.wait_for(cut.happened(), 5)
             delivered = await asyncio.wait_for(deliveries.get(), 5)
-            with contextlib.suppress(Exception):
+            with contextlib.suppress(aio_pika.exceptions.AMQPError):
                 await consumer.close()
-            again = await queue.get(timeout=5, fail=True)
+            await queue.consume(deliveries.put)
+            again = await asyncio.wait_for(deliveries.get(), 5)
             assert delivered.body == again.body == b"job"
-            assert again.redelivered
-            await again.ack()
-            await queue.delete()
+            assert (delivered.redelivered, again.redelivered) == (False, True)
+            await queue.delete(if_unused=False, if_empty=False)
 
 
 def test_a_proxy_in_a_thread_serves_code_that_blocks(redis_url: str) -> None:
