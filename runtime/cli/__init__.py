@@ -11,8 +11,13 @@ import sys
 import typer
 
 from .demo import demo
+from .enqueue import enqueue
 from .failures import ending
+from .jobs import jobs_app
+from .queues import queues_app
 from .run import run, up
+from .wiring import wiring
+from .workers import workers
 
 __all__ = ["main"]
 
@@ -28,6 +33,11 @@ app = typer.Typer(
 app.command(rich_help_panel="Try")(demo)
 app.command(rich_help_panel="Run")(up)
 app.command(rich_help_panel="Run", no_args_is_help=True)(run)
+app.command(rich_help_panel="Jobs", no_args_is_help=True)(enqueue)
+app.add_typer(jobs_app, name="jobs", rich_help_panel="Jobs")
+app.add_typer(queues_app, name="queues", rich_help_panel="Jobs")
+app.command(rich_help_panel="Look")(workers)
+app.command(rich_help_panel="Look")(wiring)
 
 
 def main() -> None:
