@@ -72,8 +72,8 @@ def _nothing() -> None:
 class Call(Struct, frozen=True, kw_only=True, eq=False):
     """One run of one job. `args` and `kwargs` are JSON as they travelled; `timeout_ms` None: as long as it takes.
 
-    `released` is called once, in the event loop's thread, when the function is really over and its slot free. That is
-    mostly just before `run` ends, but later where a thread cannot be stopped.
+    `released` is called once for each `run`, whatever becomes of it, in the event loop's thread: when the function is
+    really over and its slot free. That is mostly just before `run` ends, but later where a thread cannot be stopped.
     """
 
     function: Callable[..., Any]

@@ -29,7 +29,7 @@ class LoopExecutor:
         return self._occupancy.abandoned
 
     async def run(self, call: Call) -> bytes:
-        self._occupancy.enter()
+        self._occupancy.enter(call)
         # A task of its own, so that a function which swallows its cancellation holds up nobody else.
         task = asyncio.create_task(_call(call), name=f"callboard:{call.context.job_id}")
         self._running.add(task)

@@ -8,7 +8,8 @@ from .contract import Call, ExecutorClosed
 
 
 class Occupancy:
-    """Every `enter` is followed by one `leave`, which tells the call's owner that its slot is free."""
+    """Every `enter` is followed by one `leave`, which tells the call's owner that its slot is free. An `enter` that is
+    refused tells so at once."""
 
     def __init__(self) -> None:
         self.busy = 0
@@ -17,8 +18,9 @@ class Occupancy:
         self._idle = asyncio.Event()
         self._idle.set()
 
-    def enter(self) -> None:
+    def enter(self, call: Call) -> None:
         if self.closed:
+            call.released()
             raise ExecutorClosed("the executor is closed and takes no more calls")
         self.busy += 1
         self._idle.clear()

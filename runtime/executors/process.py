@@ -21,7 +21,7 @@ from ..results import RemoteFailure, ResultInvalid, ResultTooLarge
 from ..retry import Retry
 from . import frames
 from .child_process import ChildProcess, Limits
-from .contract import Call, TaskTimeout, WorkerProcessDied
+from .contract import Call, TaskTimeout, TaskUnreachable, WorkerProcessDied
 from .importable import check_reachable, main_module, main_path
 from .occupancy import Occupancy
 
@@ -74,11 +74,11 @@ class ProcessExecutor:
 
     async def run(self, call: Call) -> bytes:
         """As in contract.py. The timeout does not count the start of a child."""
-        location = check_reachable(call.function)
-        self._occupancy.enter()
+        self._occupancy.enter(call)
         try:
+            location = check_reachable(call.function)
             await self._slots.acquire()
-        except asyncio.CancelledError:
+        except (TaskUnreachable, asyncio.CancelledError):
             self._occupancy.leave(call)
             raise
         try:

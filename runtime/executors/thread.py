@@ -42,7 +42,7 @@ class ThreadExecutor:
         return self._occupancy.abandoned
 
     async def run(self, call: Call) -> bytes:
-        self._occupancy.enter()
+        self._occupancy.enter(call)
         loop = asyncio.get_running_loop()
         outcome: asyncio.Future[bytes] = loop.create_future()
         context = contextvars.copy_context()

@@ -175,5 +175,5 @@ def replaced() -> None: ...
 original = replaced
 
 
-def replaced() -> None:  # type: ignore[no-redef]  # noqa: F811
+def replaced() -> None:  # type: ignore[no-redef]
     ...

@@ -178,8 +178,10 @@ async def test_a_result_beyond_the_limit_is_refused_with_its_size(pair: tuple[Ex
 async def test_a_closed_executor_takes_no_call(pair: tuple[Executor, Callable[..., Any]]) -> None:
     executor, add = pair
     await executor.close(0)
+    released: list[int] = []
     with pytest.raises(ExecutorClosed):
-        await executor.run(call_of(add, 1))
+        await executor.run(call_of(add, 1, released=lambda: released.append(1)))
+    assert released == [1]
 
 
 async def test_many_calls_at_once_all_come_back(pair: tuple[Executor, Callable[..., Any]]) -> None:
@@ -511,9 +513,10 @@ async def test_a_timeout_kills_the_child_and_what_it_started(processes: ProcessE
     await processes.run(call_of(tasks.add, 1))
     [first] = processes.pids
     released = asyncio.Event()
-    run = processes.run(call_of(tasks.hang, str(tmp_path / "note"), timeout=0.5, released=released.set))
+    call = call_of(tasks.hang, str(tmp_path / "note"), timeout=0.5, released=released.set)
     with pytest.raises(TaskTimeout):
-        await run
+        await processes.run(call)
+    assert call.context.cancelled
     await asyncio.wait_for(released.wait(), PATIENCE)
     child, grandchild = await written(tmp_path / "note")
     assert child == first
@@ -661,6 +664,13 @@ def test_a_function_that_a_child_could_not_find_is_refused(function: Callable[..
         check_reachable(function)
 
 
+async def test_a_call_that_no_child_could_run_frees_its_slot(processes: ProcessExecutor) -> None:
+    released: list[int] = []
+    with pytest.raises(TaskUnreachable):
+        await processes.run(call_of(tasks.original, released=lambda: released.append(1)))
+    assert (released, processes.busy) == ([1], 0)
+
+
 def test_a_function_is_found_by_its_own_name() -> None:
     assert check_reachable(tasks.hidden).qualname == "add"
     assert check_importable(tasks.Toolbox.double).qualname == "Toolbox.double"
@@ -731,13 +741,15 @@ async def test_a_child_dies_with_its_parent(function: str, main_file: Path, tmp_
     note = tmp_path / "note"
     parent = subprocess.Popen([sys.executable, str(main_file), function, str(note)])  # noqa: ASYNC220
     try:
-        child, *_ = await written(note)
+        child, *grandchildren = await written(note)
         descriptor = os.pidfd_open(child)
     finally:
         parent.kill()
         parent.wait()
     readable, _, _ = await asyncio.to_thread(select.select, [descriptor], [], [], PATIENCE)
     os.close(descriptor)
+    for grandchild in grandchildren:  # the one thing that outlives a worker killed with SIGKILL
+        os.kill(grandchild, signal.SIGKILL)
     assert readable == [descriptor]
 
 
@@ -762,6 +774,9 @@ def test_what_a_child_prints_goes_to_standard_error_even_if_it_is_killed(tmp_pat
         """)
         % [str(Path(__file__).parent.parent)]
     )
-    done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, timeout=60, check=True)
+    plain = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    done = subprocess.run(
+        [sys.executable, str(script)], capture_output=True, text=True, timeout=60, check=True, env=plain
+    )
     assert done.stdout == "the child process was ended by SIGKILL under its task\n"
     assert done.stderr == "hear, hear\nhear, hear\n"
