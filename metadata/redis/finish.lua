@@ -21,7 +21,7 @@ local function finish(id, dispatch, owner, ending, outcome)
   if outcome[7] then add_history(id, record, outcome[7]) end
   if ending == 'retry' or ending == 'failed' then record[FAILURES] = record[FAILURES] + 1 end
   if record[CANCEL] and not ENDED[ending] then ending = 'cancelled' end
-  if outcome[6] then set('error', id, outcome[6]) elseif ENDED[ending] then unset('error', id) end
+  if outcome[6] then set('error', id, outcome[6]) elseif ENDED[ending] and record[ATTEMPTS] > 1 then unset('error', id) end
   if ENDED[ending] then
     if outcome[5] then set('result', id, outcome[5]) end
     to_final(id, record, ending, now, outcome[9])

@@ -32,6 +32,13 @@ local MAX_HISTORY = 20
 local CHUNK = 4000 -- values given to one command: unpack() overflows Lua's stack near 8000
 local FINAL = {completed = true, failed = true, cancelled = true, expired = true}
 
+-- Redis prints a number that is given to a command with %.17g, which costs as much as the command; moments repeat.
+local digits = setmetatable({}, {__index = function(cache, number)
+  local text = string.format('%.0f', number)
+  cache[number] = text
+  return text
+end})
+
 local function store_clock()
   local time = redis.call('TIME')
   return time[1] * 1000 + math.floor(time[2] / 1000)
@@ -106,7 +113,7 @@ local function send_puts()
   for key, members in pairs(puts) do
     local values, size = {}, 0
     for member, score in pairs(members) do
-      values[size + 1] = score
+      values[size + 1] = digits[score]
       values[size + 2] = member
       size = size + 2
     end
@@ -260,7 +267,7 @@ local function add_history(id, record, entry)
 end
 
 -- A finish, as its repeat is recognised.
-local function fence_of(dispatch, owner, ending) return string.format('%.0f', dispatch) .. ':' .. ending .. ':' .. owner end
+local function fence_of(dispatch, owner, ending) return digits[dispatch] .. ':' .. ending .. ':' .. owner end
 
 -- Drop a record and everything that is kept about it; its deduplication id is the caller's business.
 local function bury(id, record)
@@ -299,7 +306,7 @@ end
 
 local function hold(deduplication, id, till)
   holders[deduplication] = {id = id, till = till}
-  set('deduplication', deduplication, (till and string.format('%.0f', till) or '') .. ':' .. id)
+  set('deduplication', deduplication, (till and digits[till] or '') .. ':' .. id)
   if till then put('windows', deduplication, till) else drop('windows', deduplication) end
 end
 
