@@ -4,7 +4,8 @@
 
 Prints, for each operation: microseconds a job inside Redis (by INFO commandstats, EVALSHA alone), microseconds a job as
 the caller sees them, and the latter's ratio to a bare PING (batches of 1) or to a pipeline of HSETs of the same size
-(batches of 128) in the same run. Medians; `best` is the fastest round, for machines that others use too. Works in a namespace of its own, which it deletes.
+(batches of 128) in the same run. Medians; `best` is the fastest round, for machines that others
+use too. Works in a namespace of its own, which it deletes.
 """
 
 from __future__ import annotations
@@ -120,10 +121,11 @@ class Bench:
         reference = statistics.median(self.outside["reference"])
         what = "PING" if self.size == 1 else f"pipeline of {self.size} HSETs"
         print(f"\nbatches of {self.size}; {what}: {reference:.1f} us a job")
-        print(f"{'operation':18} {'in Redis':>9} {'best':>6} {'as called':>10} {'ratio':>6}   (us a job; heartbeat, counts: a call)")
+        print(f"{'operation':18} {'in Redis':>9} {'best':>6} {'as called':>10} {'ratio':>6}")
         for name, inside in self.inside.items():
             outside = statistics.median(self.outside[name])
-            print(f"{name:18} {statistics.median(inside):9.1f} {min(inside):6.1f} {outside:10.1f} {outside / reference:6.2f}")
+            median, best = statistics.median(inside), min(inside)
+            print(f"{name:18} {median:9.1f} {best:6.1f} {outside:10.1f} {outside / reference:6.2f}")
 
 
 async def main(url: str) -> None:
