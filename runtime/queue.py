@@ -19,7 +19,7 @@ from .errors import InvalidJob
 from .handle import JobHandle, result_of
 from .job_view import DelayedInfo, JobInfo, delayed_view, view
 from .options import CallOptions
-from .wire import Command
+from .wire import Command, Event
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -219,10 +219,14 @@ class Queue:
     async def cancel_job(self, job_id: str) -> Cancel:
         """`cancelled` at once if it waits, `requested` if it runs: then its run is interrupted; `final`, `unknown`."""
         keep = self.app.retention(self.name)[1].keep()
-        (answer,) = await self._jobs.cancel(self.name, [job_id], now=self.app.clock.now(), keep=keep)
+        now = self.app.clock.now()
+        (answer,) = await self._jobs.cancel(self.name, [job_id], now=now, keep=keep)
+        dispatcher = self.app.connections.dispatcher
         if answer.owner is not None:
             command = Command(command="cancel", queue=self.name, jobs=(job_id,))
-            await self.app.connections.dispatcher.command(f"instance.{answer.owner}", command)
+            await dispatcher.command(f"instance.{answer.owner}", command)
+        elif answer.cancel is Cancel.CANCELLED:  # of a running one its worker tells
+            dispatcher.emit(Event(event="cancelled", job=job_id, queue=self.name, task="", at=now))
         return answer.cancel
 
     async def retry_job(self, job_id: str) -> bool:
