@@ -18,10 +18,9 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import Awaitable, Callable, Sequence
-from typing import TypeVar
+from collections.abc import Sequence
+from contextlib import suppress
 
-from ..brokers.contract import Consumer
 from ..brokers.errors import BrokerUnavailable
 from ..brokers.message import Delivery
 from ..metadata.contract import MAX_BATCH, Claimed, Heartbeat, Jobs, QueueControl, Ready, Verdict, Workers
@@ -33,6 +32,7 @@ from ..runtime.dead_letters import DeadLetters
 from ..runtime.errors import ConfigurationError
 from ..runtime.finisher import Finisher
 from ..runtime.heart import Heart
+from ..runtime.inflow import Inflow
 from ..runtime.run import Interruption, Run
 from ..runtime.runner import Runner
 from ..runtime.wire import Command, Event, body_of, decode_bundle, encode_body, new_job
@@ -40,9 +40,7 @@ from ..runtime.worker_info import WorkerInfo
 
 HAND_ON_SECONDS = 0.2  # what a bundle's jobs may wait for a slot here before others get them
 HAND_BACK_SECONDS = 10.0  # for the store to take what is handed back, after the grace is over
-MAX_PREFETCH = 64  # messages; each may be a bundle of 128 jobs
-
-T = TypeVar("T")
+AHEAD = 3  # times its slots: how many jobs a worker of short ones asks for beyond those it runs
 
 
 class Worker(Actor):
@@ -63,7 +61,7 @@ class Worker(Actor):
         self._boot = secrets.token_hex(16)
         self._free = stage.options.concurrency
         self._backlog = Backlog(self._queues, stage.options.weights)
-        self._consumers: dict[str, Consumer] = {}
+        self._inflows = {queue: self._inflow(queue) for queue in self._queues}
         self._paused: set[str] = set()
         self._switching = asyncio.Lock()
         self._runs: dict[tuple[str, str], Run] = {}
@@ -85,20 +83,20 @@ class Worker(Actor):
     async def run(self) -> None:
         stage = self.stage
         control = stage.capability(QueueControl)
-        await self._patiently(lambda: control.register(self._queues))
+        await self.stage.patiently(lambda: control.register(self._queues))
         self._heart.start(self._boot)
         try:
             async with self._group as group:
                 await stage.sleep(3600 * 24 * 365, self._beaten)
                 await self._open_mailbox()
-                self._paused = set(await self._patiently(lambda: control.paused(self._queues)))
+                self._paused = set(await self.stage.patiently(lambda: control.paused(self._queues)))
                 for queue in self._queues:
                     await self._consume(queue)
                 claiming = group.create_task(self._claim_while_there_is_work())
-                handing = group.create_task(self._hand_on_what_waits())
+                balancing = group.create_task(self._balance())
                 stage.log.info("worker %s serves %s", self._boot[:8], ", ".join(self._queues))
                 await stage.stopping.wait()
-                handing.cancel()
+                balancing.cancel()
                 await self._shut_down(claiming)
         finally:
             await self._heart.stop()
@@ -126,16 +124,17 @@ class Worker(Actor):
 
     async def _consume(self, queue: str) -> None:
         async with self._switching:
-            if queue in self._paused or queue in self._consumers or self.stage.stopping.is_set():
+            inflow = self._inflows[queue]
+            if queue in self._paused or inflow.flows or self.stage.stopping.is_set():
                 return
             try:
                 await self.stage.broker.declare(self.stage.names.jobs_topology(queue))
             except BrokerUnavailable:
                 pass  # declared and consumed as soon as there is a connection
-            prefetch = min(MAX_PREFETCH, max(2, self.stage.options.concurrency))
-            self._consumers[queue] = await self.stage.broker.consume(
-                self.stage.names.job_queue(queue), lambda delivery: self._receive(queue, delivery), prefetch=prefetch
-            )
+            await inflow.start()
+
+    def _inflow(self, queue: str) -> Inflow:
+        return Inflow(self.stage.broker, self.stage.names, queue, lambda delivery: self._receive(queue, delivery))
 
     def _receive(self, queue: str, delivery: Delivery) -> None:
         bundle, malformed = decode_bundle(delivery.body)
@@ -144,6 +143,7 @@ class Worker(Actor):
         if not bundle.jobs:
             delivery.ack()
             return
+        self._inflows[queue].counted(len(bundle.jobs))
         parcel = Parcel(delivery, bundle, arrived=self.stage.clock.elapsed())
         self._backlog.add(queue, parcel, bundle.jobs)
         self._work.set()
@@ -151,10 +151,9 @@ class Worker(Actor):
     async def _pause(self, queue: str) -> None:
         self._paused.add(queue)
         async with self._switching:
-            consumer = self._consumers.pop(queue, None)
-            if consumer is not None:
+            if self._inflows[queue].flows:
                 self._backlog.clear(queue)
-                await consumer.cancel(requeue=True)
+                await self._inflows[queue].stop()
                 self.stage.log.info("queue %s is paused", queue)
 
     async def _resume(self, queue: str) -> None:
@@ -203,7 +202,7 @@ class Worker(Actor):
         """Until there is an answer: a claim whose reply was lost may have succeeded, and only this boot can tell."""
         keep = self.stage.app.retention(queue)[1].keep()
         clock = self.stage.clock
-        answers = await self._patiently(
+        answers = await self.stage.patiently(
             lambda: self._jobs.claim(queue, boot, tickets, now=clock.now(), keep_expired=keep)
         )
         return list(answers)
@@ -264,20 +263,37 @@ class Worker(Actor):
         if run is not None:
             run.stop(Interruption.CANCELLED)
 
-    # --- handing on what waits too long ---
+    # --- how much to hold ---
 
-    async def _hand_on_what_waits(self) -> None:
+    async def _balance(self) -> None:
+        """Hold what can be run soon, and no more: others may have slots free."""
         rate = 0.0
+        concurrency = self.stage.options.concurrency
         while True:
             before = self._claimed_count
             await self.stage.clock.sleep(HAND_ON_SECONDS)
             rate = max(self._claimed_count - before, rate / 2)  # jobs started in the time that others should not wait
-            limit = self.stage.clock.elapsed() - HAND_ON_SECONDS
-            await self._hand_on(list(self._backlog.excess(room=self._free + int(rate), arrived_before=limit)))
+            wanted = concurrency + round(min(rate, AHEAD * concurrency))
+            for queue, inflow in self._inflows.items():
+                await self._hand_on(queue, room=self._free + round(rate))
+                async with self._switching:
+                    if not self.stage.stopping.is_set():
+                        await inflow.adapt(wanted)
 
-    async def _hand_on(self, waiting: Sequence[tuple[str, Pending]]) -> None:
-        """Publish singly, then settle: a crash between the two leaves copies, which the fence makes harmless."""
-        await asyncio.gather(*(self._hand_on_one(queue, pending) for queue, pending in waiting))
+    async def _hand_on(self, queue: str, *, room: int) -> None:
+        """Publish singly, then settle: a crash between the two leaves copies, which the fence makes harmless. Only
+        where others have nothing to do: while the broker holds jobs, they take those."""
+        if self._backlog.waiting(queue) <= room:
+            return
+        try:
+            depth = await self.stage.broker.depth(self.stage.names.job_queue(queue))
+        except BrokerUnavailable:
+            return
+        if depth is None or depth.ready > 0 or depth.consumers < 2:
+            return
+        limit = self.stage.clock.elapsed() - HAND_ON_SECONDS
+        excess = self._backlog.excess(queue, room=room, arrived_before=limit)
+        await asyncio.gather(*(self._hand_on_one(queue, pending) for pending in excess))
 
     async def _hand_on_one(self, queue: str, pending: Pending) -> None:
         ticket = pending.ticket
@@ -311,7 +327,7 @@ class Worker(Actor):
         if self.stage.stopping.is_set():
             return
         for queue in self._queues:
-            if queue in paused and queue in self._consumers:
+            if queue in paused and self._inflows[queue].flows:
                 self._group.create_task(self._pause(queue))
             elif queue not in paused and queue in self._paused:
                 self._group.create_task(self._resume(queue))
@@ -344,50 +360,25 @@ class Worker(Actor):
         stage = self.stage
         self._work.set()
         async with self._switching:
-            for queue, consumer in self._consumers.items():
+            for queue, inflow in self._inflows.items():
                 self._backlog.clear(queue)
-                await consumer.cancel(requeue=True)
+                await inflow.stop()
         await self._mailbox.close()
         if not claiming.done():
-            await _wait(claiming, stage.hurry, stage.options.grace_seconds)
+            await stage.within_grace(claiming)
         claiming.cancel()
         if self._runs:
             stage.log.info("waiting for %d runs, at most %g s", len(self._runs), stage.options.grace_seconds)
-            await self._until_idle(stage.hurry, stage.options.grace_seconds)
+            await stage.within_grace(self._idle.wait())
         for run in list(self._runs.values()):
             run.stop(Interruption.STOPPING)
         if self._runs:
-            await self._until_idle(asyncio.Event(), HAND_BACK_SECONDS)
-
-    async def _until_idle(self, hurry: asyncio.Event, seconds: float) -> None:
-        idle = asyncio.create_task(_event(self._idle))
-        await _wait(idle, hurry, seconds)
-        idle.cancel()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(HAND_BACK_SECONDS):
+                    await self._idle.wait()
 
     async def _leave(self) -> None:
         try:
             await self.stage.capability(Workers).leave(self._boot, self._queues)
         except StoreUnavailable as error:
             self.stage.log.warning("%s; this worker's row stays until its lease has run out", error)
-
-    async def _patiently(self, call: Callable[[], Awaitable[T]]) -> T:
-        failures = 0
-        while True:
-            try:
-                return await call()
-            except StoreUnavailable as error:
-                if failures == 0:
-                    self.stage.log.warning("%s; trying again", error)
-                failures += 1
-                await self.stage.clock.sleep(self.stage.backoff(failures, cap=2.0))
-
-
-async def _wait(wanted: asyncio.Task[None], hurry: asyncio.Event, seconds: float) -> None:
-    """Until `wanted` is done, at most so long; less if hurried."""
-    hurried = asyncio.create_task(_event(hurry))
-    await asyncio.wait([wanted, hurried], timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
-    hurried.cancel()
-
-
-async def _event(event: asyncio.Event) -> None:
-    await event.wait()

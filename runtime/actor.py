@@ -15,6 +15,7 @@ import asyncio
 import logging
 import secrets
 from abc import ABC, abstractmethod
+from collections.abc import Awaitable, Callable
 from random import Random
 from typing import TYPE_CHECKING, ClassVar, TypeVar
 
@@ -23,7 +24,7 @@ from msgspec import Struct
 from ..brokers.contract import Broker, Consumer
 from ..brokers.message import Delivery
 from ..brokers.topology import Binding, Names, Queue, Topology
-from ..metadata.errors import CapabilityMissing
+from ..metadata.errors import CapabilityMissing, StoreUnavailable
 from .clock import Clock
 from .connections import Connections
 from .dispatcher import Dispatcher
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from .app import Callboard
 
 C = TypeVar("C")
+T = TypeVar("T")
 
 MAILBOX_PREFETCH = 64
 
@@ -116,6 +118,27 @@ class Stage:
         finally:
             for wait in (pause, *waits):
                 wait.cancel()
+
+    async def within_grace(self, work: Awaitable[object]) -> None:
+        """Wait for `work` while the stage is stopping: for the grace, less if hurried; then it is cancelled."""
+        waits = [asyncio.ensure_future(work), asyncio.ensure_future(self.hurry.wait())]
+        try:
+            await asyncio.wait(waits, timeout=self.options.grace_seconds, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for wait in waits:
+                wait.cancel()
+
+    async def patiently(self, call: Callable[[], Awaitable[T]]) -> T:
+        """Repeat a store's operation until the store answers, with growing pauses."""
+        failures = 0
+        while True:  # an outage ends, or somebody ends the process
+            try:
+                return await call()
+            except StoreUnavailable as error:
+                if failures == 0:
+                    self.log.warning("%s; trying again", error)
+                failures += 1
+                await self.clock.sleep(self.backoff(failures, cap=2.0))
 
     def backoff(self, failures: int, *, base: float = 0.1, cap: float = 5.0) -> float:
         """Seconds to wait after that many failures in a row: growing, with full jitter."""

@@ -7,9 +7,10 @@ on to others.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from ..brokers.message import Delivery
+from ..metadata.contract import MAX_BATCH
 from .wire import Bundle, Ticket
 
 
@@ -38,12 +39,62 @@ class Pending:
         self.parcel = parcel
 
 
+class Lanes:
+    """One queue's tickets: by priority (1 first), and within it as they came."""
+
+    __slots__ = ("_lanes", "_size")
+
+    def __init__(self) -> None:
+        self._lanes: dict[int, deque[Pending]] = {}
+        self._size = 0
+
+    def __len__(self) -> int:
+        return self._size
+
+    def __iter__(self) -> Iterator[Pending]:
+        for priority in sorted(self._lanes):
+            yield from self._lanes[priority]
+
+    def extend(self, pending: Iterable[Pending]) -> None:
+        for one in pending:
+            self._lane(one).append(one)
+            self._size += 1
+
+    def put_back(self, pending: Sequence[Pending]) -> None:
+        for one in reversed(pending):
+            self._lane(one).appendleft(one)
+            self._size += 1
+
+    def take(self, limit: int) -> list[Pending]:
+        """Up to `limit` that are still ours: what a lost connection brought is on its way to somebody again."""
+        taken: list[Pending] = []
+        for priority in sorted(self._lanes):
+            lane = self._lanes[priority]
+            while lane and len(taken) < limit:
+                pending = lane.popleft()
+                self._size -= 1
+                if not pending.parcel.delivery.lost:
+                    taken.append(pending)
+        return taken
+
+    def replace(self, pending: Iterable[Pending]) -> None:
+        self._lanes.clear()
+        self._size = 0
+        self.extend(pending)
+
+    def _lane(self, pending: Pending) -> deque[Pending]:
+        lane = self._lanes.get(pending.ticket.priority)
+        if lane is None:
+            lane = self._lanes[pending.ticket.priority] = deque()
+        return lane
+
+
 class Backlog:
     """`weights` None: a queue is served when all before it are empty. Else each gets its share of what is taken, and
     what an empty one leaves is the others'."""
 
     def __init__(self, queues: Sequence[str], weights: Sequence[int] | None) -> None:
-        self._queues: dict[str, deque[Pending]] = {queue: deque() for queue in queues}
+        self._queues: dict[str, Lanes] = {queue: Lanes() for queue in queues}
         self._weights = dict(zip(queues, weights, strict=True)) if weights else None
         self._credit = dict.fromkeys(queues, 0.0)
 
@@ -54,44 +105,39 @@ class Backlog:
         self._queues[queue].extend(Pending(ticket, parcel) for ticket in tickets)
 
     def take(self, limit: int) -> tuple[str, list[Pending]]:
-        """Up to `limit` tickets of the queue whose turn it is, oldest first; none where nothing waits."""
-        self._drop_lost()
-        queue = self._turn()
-        if queue is None:
-            return "", []
-        waiting = self._queues[queue]
-        taken = [waiting.popleft() for _ in range(min(limit, len(waiting)))]
-        if self._weights is not None:
-            self._credit[queue] -= len(taken)
-        return queue, taken
+        """Up to `limit` tickets of the queue whose turn it is; none where nothing waits."""
+        while (queue := self._turn()) is not None:
+            taken = self._queues[queue].take(limit)
+            if self._weights is not None:
+                self._credit[queue] -= len(taken)
+            if taken:
+                return queue, taken
+        return "", []
 
     def put_back(self, queue: str, pending: Sequence[Pending]) -> None:
-        self._queues[queue].extendleft(reversed(pending))
+        self._queues[queue].put_back(pending)
 
-    def excess(self, *, room: int, arrived_before: float) -> Iterator[tuple[str, Pending]]:
+    def excess(self, queue: str, *, room: int, arrived_before: float) -> list[Pending]:
         """Take out what came in bundles before that moment and is beyond the next `room` tickets: others shall have
         it. A ticket that came alone stays: sending it on would gain nothing."""
-        for queue, waiting in self._queues.items():
-            kept: deque[Pending] = deque()
-            for index, pending in enumerate(waiting):
-                parcel = pending.parcel
-                if index >= room and not parcel.single and parcel.arrived < arrived_before and not parcel.delivery.lost:
-                    yield queue, pending
-                else:
-                    kept.append(pending)
-            self._queues[queue] = kept
-            room = max(0, room - len(kept))
+        kept: list[Pending] = []
+        excess: list[Pending] = []
+        for index, pending in enumerate(self._queues[queue]):
+            parcel = pending.parcel
+            if index >= room and not parcel.single and parcel.arrived < arrived_before:
+                excess.append(pending)
+            else:
+                kept.append(pending)
+        if excess:
+            self._queues[queue].replace(kept)
+        return excess
 
-    def clear(self, queue: str) -> list[Pending]:
+    def waiting(self, queue: str) -> int:
+        return len(self._queues[queue])
+
+    def clear(self, queue: str) -> None:
         """Forget a queue's tickets; they are unacked and go back with their consumer."""
-        waiting = list(self._queues[queue])
-        self._queues[queue].clear()
-        return waiting
-
-    def _drop_lost(self) -> None:
-        for waiting in self._queues.values():
-            while waiting and waiting[0].parcel.delivery.lost:
-                waiting.popleft()
+        self._queues[queue].replace(())
 
     def _turn(self) -> str | None:
         ready = [queue for queue, waiting in self._queues.items() if waiting]
@@ -105,5 +151,5 @@ class Backlog:
             for queue in self._queues:
                 self._credit[queue] = 0.0
             for queue in ready:
-                self._credit[queue] = 128.0 * self._weights[queue] / total
+                self._credit[queue] = MAX_BATCH * self._weights[queue] / total
         return max(ready, key=lambda queue: self._credit[queue])

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import msgspec
 
 from ..metadata.contract import MAX_BATCH, Ending, Finish, Finished, Jobs, Outcome, Ready
-from ..metadata.errors import StoreError, StoreUnavailable
+from ..metadata.errors import StoreError
 from ..metadata.job import State
 from .actor import Stage
 from .batcher import Batcher
@@ -63,23 +63,17 @@ class Finisher:
         return self._batchers[queue]
 
     async def _record(self, queue: str, outcomes: Sequence[Outcome]) -> Sequence[Finished]:
-        failures = 0
-        while True:
-            try:
-                return await self._jobs.finish(
-                    queue, outcomes, now=self._stage.clock.now(), grace=self._stage.settings.grace
-                )
-            except StoreUnavailable as error:
-                if failures == 0:
-                    self._stage.log.warning("%s; %d outcomes wait", error, len(outcomes))
-                failures += 1
-                await self._stage.clock.sleep(self._stage.backoff(failures, cap=2.0))
-            except StoreError as error:
-                if len(outcomes) > 1:  # one of them is at fault; the others must not suffer
-                    return [answer for one in outcomes for answer in await self._record(queue, [one])]
-                if outcomes[0].ending is not Ending.COMPLETED:
-                    raise
-                outcomes = [_refused_result(outcomes[0], str(error))]
+        clock, grace = self._stage.clock, self._stage.settings.grace
+        try:
+            return await self._stage.patiently(
+                lambda: self._jobs.finish(queue, outcomes, now=clock.now(), grace=grace)
+            )
+        except StoreError as error:
+            if len(outcomes) > 1:  # one of them is at fault; the others must not suffer
+                return [answer for one in outcomes for answer in await self._record(queue, [one])]
+            if outcomes[0].ending is not Ending.COMPLETED:
+                raise
+            return await self._record(queue, [_refused_result(outcomes[0], str(error))])
 
     def _done(self, run: Run, outcome: Outcome, answer: Finished) -> None:
         ticket, dispatcher, now = run.ticket, self._stage.dispatcher, self._stage.clock.now()
