@@ -1,7 +1,7 @@
 """A deployment of real processes under test: workers, the other actors and producers, each killed and started by name.
 
-    fleet = Fleet(folder, Deployed(app="faults.workload:app", store=..., broker=...), settings=FAST)
-    fleet.start("worker-1", run("worker", concurrency=20))
+    fleet = Fleet(folder, Deployed(namespace="n", store="redis://...", broker="amqp://...", settings=FAST))
+    fleet.start("worker-1", actor("worker", app="faults.workload:app"))
     fleet["worker-1"].kill()
     fleet["worker-1"].start()
     fleet.close()
@@ -29,6 +29,8 @@ from servers import OwnedProcess
 TESTS = Path(__file__).parents[1]
 LEASE_SECONDS = 2.0
 TAIL_BYTES = 6000
+SERVES = " serves "  # of a worker that has begun to consume
+ENDED = "ended in order"  # the last word of an actor process that was not killed
 
 # Every time of the runtime that a fault test would have to wait for, scaled down alike.
 FAST = {
@@ -39,17 +41,16 @@ FAST = {
     "CALLBOARD_OVERTAKEN_SECONDS": "2",
 }
 
-_TRACEBACK = re.compile(r"^Traceback \(most recent call last\):.*?^(?=\S)(?!Traceback)[^\n]*", re.MULTILINE | re.DOTALL)
+_TRACEBACK = "Traceback (most recent call last):"
 
 
 class Deployed(Struct, frozen=True, kw_only=True):
     """Where the processes find what they work on. `settings`: CALLBOARD_* variables for all of them."""
 
-    app: str
     namespace: str
     store: str
     broker: str
-    settings: Mapping[str, str] = FAST
+    settings: Mapping[str, str]
 
 
 class Member:
@@ -62,6 +63,7 @@ class Member:
         self._command = command
         self._environment = environment
         self._process: OwnedProcess | None = None
+        self._born_at = 0  # in the log
 
     @property
     def pid(self) -> int:
@@ -76,6 +78,7 @@ class Member:
         """A new life; returns before the process has done anything."""
         assert not self.running, f"{self.name} runs already"
         self.lives += 1
+        self._born_at = self.log.stat().st_size if self.log.exists() else 0
         self._process = OwnedProcess(self._command, environment=self._environment, log=self.log)
 
     def kill(self) -> None:
@@ -88,12 +91,17 @@ class Member:
         self._process.signal(number)
 
     def stop(self) -> None:
-        """SIGTERM, then wait; SIGKILL after servers.STOP_SECONDS, which `complaints` then does not know of."""
+        """SIGTERM, then wait; SIGKILL after servers.STOP_SECONDS; its log then lacks ENDED."""
         if self._process is not None:
             self._process.terminate()
 
+    def said(self, text: str) -> bool:
+        """Whether it has printed that in its present life."""
+        return text in self.output()[self._born_at :]
+
     def output(self) -> str:
-        return self.log.read_text(errors="replace") if self.log.exists() else ""
+        # One character a byte, so that places in the file are places in the text.
+        return self.log.read_text("latin-1") if self.log.exists() else ""
 
 
 class Fleet:
@@ -109,14 +117,14 @@ class Fleet:
             "CALLBOARD_NAMESPACE": deployed.namespace,
             "CALLBOARD_STORE": deployed.store,
             "CALLBOARD_BROKER": deployed.broker,
-            "PYTHONUNBUFFERED": "1",
+            "PYTHONPATH": str(TESTS),
             **environment,
         }
         folder.mkdir(parents=True, exist_ok=True)
 
     def start(self, name: str, arguments: Sequence[str], **environment: str) -> Member:
-        """Start a new member: `python <arguments>` in tests/. `environment` is added to what all members get: another
-        CALLBOARD_BROKER, say, which is a proxy of its own."""
+        """Start a new member: `python <arguments>`, with tests/ to import from. `environment` is added to what all
+        members get: another CALLBOARD_BROKER, say, which is a proxy of its own."""
         assert name not in self._members, f"there is a member {name} already"
         member = Member(
             name, [sys.executable, *arguments], {**self._environment, **environment}, self._folder / f"{name}.log"
@@ -152,12 +160,8 @@ class Fleet:
 
     def complaints(self, *allowed: str) -> list[str]:
         """Tracebacks in the logs, but for those in which one of the regular expressions `allowed` is found."""
-        return [
-            f"{member.name}: {found.group()}"
-            for member in self
-            for found in _TRACEBACK.finditer(member.output())
-            if not any(re.search(pattern, found.group()) for pattern in allowed)
-        ]
+        found = [(member.name, trace) for member in self for trace in tracebacks(member.output())]
+        return [f"{name}: {trace}" for name, trace in found if not any(re.search(one, trace) for one in allowed)]
 
     def lines(self, prefix: str, pattern: str) -> list[str]:
         """Lines of the logs of members named so in which the regular expression is found."""
@@ -181,6 +185,21 @@ class Fleet:
             print(self.tails())
 
 
-def actor(app: str, *kinds: str, concurrency: int = 20) -> list[str]:
+def tracebacks(output: str) -> Iterator[str]:
+    """Each with the line of its exception, whether it was logged (its lines then begin with "  | ") or printed."""
+    trace: list[str] = []
+    for line in output.splitlines():
+        if trace or _TRACEBACK in line:
+            trace.append(line)
+            if len(trace) > 1 and not line.startswith((" ", "  | ")):
+                yield "\n".join(trace)
+                trace = []
+    if trace:
+        yield "\n".join(trace)
+
+
+def actor(*kinds: str, app: str, queues: Sequence[str] = (), concurrency: int = 20) -> list[str]:
     """The arguments that make a process of a fleet run these actors."""
-    return ["-m", "faults.run_actors", "--app", app, "--concurrency", str(concurrency), *kinds]
+    # With weights: without them, the first queue's jobs would go before all others, also before those that were killed.
+    named = [part for queue in queues for part in ("--queue", f"{queue}=1")]
+    return ["-m", "callboard", "run", *kinds, "--app", app, "--concurrency", str(concurrency), *named]

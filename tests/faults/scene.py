@@ -1,7 +1,7 @@
 """What a fault test stands on: a fleet at work on the standard load, and what can be told about it afterwards.
 
     async with Scene(tmp_path, seed=seed, store=redis.url, broker=rabbitmq.url) as scene:
-        scene.start_actors(workers=3)
+        scene.start_actors()
         scene.start_producers(rate=200)
         ...                                     # the faults
         await scene.settle()                    # producers end, everything becomes final, the fleet ends in order
@@ -25,23 +25,24 @@ from uuid import uuid4
 from aio_pika import connect
 from faults import ledger
 from faults.checker import Evidence, Kill, Verdict, check
-from faults.fleet import FAST, Deployed, Fleet, Member, actor
+from faults.fleet import ENDED, FAST, SERVES, Deployed, Fleet, Member, actor
 from faults.producer import Line, read_journal
 from faults.workload import APP, QUEUES
 from redis_space import RedisSpace
 
 from callboard.brokers.contract import Depth
 from callboard.brokers.topology import Names
-from callboard.metadata.contract import Counts, Inspection, Store
+from callboard.metadata.contract import Counts, Inspection, Store, Workers
 from callboard.metadata.errors import StoreUnavailable
 from callboard.metadata.job import Job, State
 from callboard.runtime.registry import make_broker, make_store
+from callboard.runtime.worker_info import decode_info
 
-ACTORS = ("delayed-scanner", "stalled-recovery", "retention")
 FINAL = [state for state in State if state.final]
 SETTLE_SECONDS = 25.0
 LOOK_SECONDS = 0.1
 PAGE = 1000
+NOTED = 100  # final records of a queue that are remembered at a time
 
 # A boot of this load that is not dead never loses a job; a job killed three times in a row shall not fail for it.
 SETTINGS = {
@@ -56,7 +57,7 @@ _REFUSED = re.compile(r"refused the end of job (\S+), dispatch (\d+) by")
 
 
 class Scene:
-    """`replicas` of each actor beside the workers. `shared`: the servers serve others too, so leave nothing there."""
+    """`shared`: the servers serve others too, so leave nothing there."""
 
     def __init__(
         self, folder: Path, *, seed: int, store: str, broker: str, shared: bool, settings: Mapping[str, str] = SETTINGS
@@ -76,18 +77,20 @@ class Scene:
         self._first_finals: dict[str, Job] = {}
         self.fleet = Fleet(
             folder / "logs",
-            Deployed(app=APP, namespace=self.namespace, store=store, broker=broker, settings=settings),
+            Deployed(namespace=self.namespace, store=store, broker=broker, settings=settings),
             FAULTS_LEDGER=str(self.ledger),
         )
 
     # --- the fleet ---
 
-    def start_actors(self, *, workers: int = 3, replicas: int = 2, concurrency: int = 20) -> None:
-        for number in range(1, workers + 1):
-            self.fleet.start(f"worker-{number}", actor(APP, "worker", concurrency=concurrency))
-        for kind in ACTORS:
-            for number in range(1, replicas + 1):
-                self.fleet.start(f"{kind}-{number}", actor(APP, kind))
+    def start_actors(self) -> None:
+        """Three workers, two of each actor that shares its work with replicas."""
+        for number in (1, 2, 3):
+            self.fleet.start(f"worker-{number}", actor("worker", app=APP, queues=QUEUES))
+        for kind in ("delayed-scanner", "stalled-recovery"):
+            for number in (1, 2):
+                self.fleet.start(f"{kind}-{number}", actor(kind, app=APP))
+        self.fleet.start("retention", actor("retention", app=APP))
 
     def start_producers(self, *, rate: float, limit: int = 0, count: int = 2) -> None:
         """`rate` and `limit` are those of all of them together; without `limit` they go on until `settle`."""
@@ -107,6 +110,12 @@ class Scene:
     def workers(self) -> list[Member]:
         return self.fleet.named("worker-")
 
+    async def held(self, process: int) -> int:
+        """How many jobs are active in the store under a worker of that process, dead or alive."""
+        await self._inspection()
+        rows = await self._store.get(Workers).workers(QUEUES)
+        return sum(row.active for row in rows if row.info and decode_info(row.info).pid == process)
+
     def kill(self, member: Member) -> Kill:
         member.kill()
         kill = Kill(process=member.pid, elapsed=elapsed())
@@ -118,6 +127,11 @@ class Scene:
         wanted = len(self.started()) + starts
         await self.until(lambda: len(self.started()) >= wanted, f"{starts} handlers have started", seconds)
 
+    async def a_worker_at_work(self) -> Member:
+        """One of the workers that serve, chosen at random."""
+        await self.until(lambda: any(worker.said(SERVES) for worker in self.workers), "a worker serves", 10)
+        return self.random.choice([worker for worker in self.workers if worker.said(SERVES)])
+
     async def until(self, holds: Callable[[], bool], what: str, seconds: float) -> None:
         deadline = time.monotonic() + seconds
         while not holds():
@@ -128,6 +142,8 @@ class Scene:
         """Let the producers end, wait until every job is final, then stop the fleet in order."""
         await asyncio.to_thread(self._stop_producers)
         await self._drained()
+        # A process that is told to stop while it starts would not end in order.
+        await self.until(lambda: all(worker.said(SERVES) for worker in self.workers), "all workers serve", 10)
         took = await asyncio.to_thread(self.fleet.stop)
         print(f"the fleet took {took:.1f} s to stop")
 
@@ -178,23 +194,27 @@ class Scene:
 
     async def finals(self) -> dict[str, Job]:
         """Every final record there is."""
-        inspection = await self._inspection()
         found: dict[str, Job] = {}
         for queue in QUEUES:
             for state in FINAL:
                 offset = 0
-                while page := await inspection.page(queue, state, offset=offset, limit=PAGE, newest_first=False):
+                while page := await self._page(queue, state, offset, PAGE):
                     found |= {job.id: job for job in page}
                     offset += len(page)
         return found
 
     async def note_finals(self) -> None:
-        """Remember the final records of now, to be compared with those at the end. Nothing while the store is away."""
+        """Remember the newest final records, to be compared with those at the end. Nothing while the store is away."""
         try:
-            finals = await self.finals()
+            for queue in QUEUES:
+                for job in await self._page(queue, State.COMPLETED, 0, NOTED):
+                    self._first_finals.setdefault(job.id, job)
         except StoreUnavailable:
             return
-        self._first_finals = finals | self._first_finals
+
+    async def _page(self, queue: str, state: State, offset: int, limit: int) -> Sequence[Job]:
+        inspection = await self._inspection()
+        return await inspection.page(queue, state, offset=offset, limit=limit, newest_first=True)
 
     async def depths(self) -> dict[str, Depth | None]:
         """The job queues at the broker, by name, with everything that is ready there."""
@@ -237,6 +257,7 @@ class Scene:
         assert await self.audit() == []
         assert await self.depths() == {queue: Depth(ready=0, consumers=0) for queue in QUEUES}
         assert self.fleet.complaints() == []
+        assert not (unruly := [m.name for m in self.fleet if m not in self.producers and not m.said(ENDED)]), unruly
         return verdict
 
     def refused(self) -> list[tuple[str, int]]:
@@ -282,7 +303,10 @@ def unfinished(counts: Mapping[str, Counts]) -> int:
 
 def describe(verdict: Verdict) -> str:
     faults: dict[str, Sequence[object]] = {
-        "lost": verdict.lost, "unexplained": verdict.unexplained, "phantom": verdict.phantom, "early": verdict.early,
+        "lost": verdict.lost,
+        "unexplained": verdict.unexplained,
+        "phantom": verdict.phantom,
+        "early": verdict.early,
     }
     return "; ".join(f"{name}: {_first(found)}" for name, found in faults.items() if found)
 
