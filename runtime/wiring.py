@@ -90,8 +90,12 @@ def draw_from(actors: Sequence[type[Actor]], *, namespace: str, stores: Sequence
         for consumed in actor.consumes
     ]
     bound.append(
-        Bound(queue=names.listener("<boot>"), exchange=names.events, routing_keys=("<queue>.<final event>",),
-              readers=(APP,))
+        Bound(
+            queue=names.listener("<boot>"),
+            exchange=names.events,
+            routing_keys=("<queue>.<final event>",),
+            readers=(APP,),
+        )
     )
     publishers = {prefix + name: [APP] for name in _APP_PUBLISHES}
     for actor in actors:
@@ -122,8 +126,8 @@ def _merged(bound: Iterable[Bound]) -> Iterable[Bound]:
     for one in bound:
         key = (one.queue, one.routing_keys)
         earlier = merged.get(key)
-        merged[key] = one if earlier is None else msgspec.structs.replace(
-            earlier, readers=earlier.readers + one.readers
+        merged[key] = (
+            one if earlier is None else msgspec.structs.replace(earlier, readers=earlier.readers + one.readers)
         )
     return merged.values()
 

@@ -10,6 +10,7 @@ from typing import Annotated, Protocol
 
 import typer
 from rich.live import Live
+from rich.text import Text
 
 from ...brokers.message import Delivery
 from ...brokers.topology import Binding, Queue, Topology
@@ -19,12 +20,12 @@ from ..app import Callboard
 from ..deployment import Deployment
 from ..registry import find_actor
 from ..wire import Event, decode_events
-from .demo_report import Report, closing_lines, closing_table, line_of, live_view, progress_line
+from .demo_report import Report, closing_line, closing_table, line_of, live_view, progress_line
 from .demo_tasks import LONGEST_TASK_SECONDS, SampleApp
 from .logs import LogLevel, log_to
 from .options import AsJson
 from .run import loop_factory
-from .screen import console, print_json
+from .screen import console, print_json, show
 
 ACTORS = ("worker", "delayed-scanner", "stalled-recovery", "retention")
 REFRESH_SECONDS = 0.125
@@ -75,15 +76,15 @@ class SilentShow:
 
 
 def demo(
-    seconds: Annotated[float, typer.Option(min=0.5, max=3600, help="How long it runs.")] = 8.0,
+    seconds: Annotated[float, typer.Option(min=0.5, max=3600, metavar="SECONDS", help="How long it runs.")] = 8.0,
     plain: Annotated[bool, typer.Option("--plain", help="A plain log, as where stdout is no terminal.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Everything in one process, in memory, with a live view.
 
-    A worker, the delayed scanner, the recovery of stalled jobs and retention run under one supervisor, with a sample app
-    whose tasks succeed, fail, are retried, wait for their time and repeat. Needs no server. Ends by itself, or in order
-    with Ctrl-C; a table says what ran.
+    A worker, the delayed scanner, the recovery of stalled jobs and retention run under one supervisor, with a sample
+    app whose tasks succeed, fail, are retried, wait for their time and repeat. Needs no server. Ends by itself, or in
+    order with Ctrl-C; a table says what ran. Exit code 0.
     """
     screen = console()
     if as_json or plain or not screen.is_terminal:
@@ -96,28 +97,24 @@ def demo(
     if as_json:
         print_json({**report.to_json(counts), "beats": beats})
         return
-    screen.print()
-    screen.print(closing_table(report))
-    screen.print()
-    for line in closing_lines(counts, beats=beats):
-        screen.print(line, style="dim")
+    show("", closing_table(report), "", Text(closing_line(counts, beats=beats), style="dim"))
 
 
-def _perform(seconds: float, show: Show) -> tuple[Report, CountsByQueue, int]:
+def _perform(seconds: float, stage: Show) -> tuple[Report, CountsByQueue, int]:
     sample = SampleApp(Random(SystemRandom().getrandbits(64)))
     with asyncio.Runner(loop_factory=loop_factory()) as runner:
-        report, counts = runner.run(_play(sample, seconds, show))
+        report, counts = runner.run(_play(sample, seconds, stage))
     return report, counts, sample.beats
 
 
-async def _play(sample: SampleApp, seconds: float, show: Show) -> tuple[Report, CountsByQueue]:
+async def _play(sample: SampleApp, seconds: float, stage: Show) -> tuple[Report, CountsByQueue]:
     app = sample.app
     options = Options(concurrency=12, grace_seconds=LONGEST_TASK_SECONDS + 0.3)
     deployment = Deployment(app, [find_actor(kind) for kind in ACTORS], options)
     deployment.stop_on_signals()
     async with app:
         report = Report(began=app.clock.now(), seconds=seconds)
-        await _watch_events(app, report, show)
+        await _watch_events(app, report, stage)
         running = asyncio.create_task(deployment.run())
         producing = asyncio.create_task(_produce(sample))
         try:
@@ -128,7 +125,7 @@ async def _play(sample: SampleApp, seconds: float, show: Show) -> tuple[Report, 
                     producing.cancel()
                 if over and not deployment.stopping:
                     deployment.stop()
-                show.refresh(report, await _counts(app), now=now, stopping=deployment.stopping)
+                stage.refresh(report, await _counts(app), now=now, stopping=deployment.stopping)
                 await asyncio.wait({running}, timeout=REFRESH_SECONDS)
         finally:
             producing.cancel()
@@ -147,15 +144,17 @@ async def _produce(sample: SampleApp) -> None:
         await sample.app.clock.sleep(sample.pause_before_next())
 
 
-async def _watch_events(app: Callboard, report: Report, show: Show) -> None:
+async def _watch_events(app: Callboard, report: Report, stage: Show) -> None:
     broker, names = app.connections.broker, app.connections.names
     queue = names.listener("demo")
-    await broker.declare(Topology(queues=(Queue(queue, exclusive=True),), bindings=(Binding(queue, names.events, "#"),)))
+    await broker.declare(
+        Topology(queues=(Queue(queue, exclusive=True),), bindings=(Binding(queue, names.events, "#"),))
+    )
 
     def receive(delivery: Delivery) -> None:
         for event in decode_events(delivery.body):
             report.add(event)
-            show.event(report, event)
+            stage.event(report, event)
         delivery.ack()
 
     await broker.consume(queue, receive, prefetch=PREFETCH)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from rich.console import Group, RenderableType
@@ -83,7 +83,9 @@ def live_view(report: Report, counts: Mapping[str, Counts], *, now: int, stoppin
         Text.assemble(("Callboard demo", "bold"), ("  worker, scanner, recovery and retention, in memory", "dim")),
         Text("ending in order" if stopping else f"{left:3.0f} s left", style="bold yellow" if stopping else "bold"),
     )
-    bar = ProgressBar(total=report.seconds, completed=report.seconds - left, style="bright_black", complete_style="cyan")
+    bar = ProgressBar(
+        total=report.seconds, completed=report.seconds - left, style="bright_black", complete_style="cyan"
+    )
     rates = Text("a second   ", style="dim")
     for name, rate in report.rates(now).items():
         rates.append(f"{name} ", style="dim").append(f"{rate:<7.1f}", style=_STYLES[name])
@@ -94,23 +96,25 @@ def live_view(report: Report, counts: Mapping[str, Counts], *, now: int, stoppin
 def _queues(counts: Mapping[str, Counts]) -> Table:
     made = table("queue", *_STATES, right=_STATES)
     for column in made.columns:
-        column.min_width = 10 if column.header != "queue" else 14
+        column.min_width = 9 if column.header != "queue" else 14
     for queue, count in sorted(counts.items()):
         made.add_row(safe(queue), *(count_text(getattr(count, state), STATE_STYLES[state]) for state in _STATES))
     return made
 
 
 def _latest(report: Report) -> Table:
-    made = Table.grid(padding=(0, 2))
-    made.add_column(justify="right", width=6, no_wrap=True)
-    made.add_column(width=9, no_wrap=True)
-    made.add_column(width=17, no_wrap=True, overflow="ellipsis")
-    made.add_column(no_wrap=True, overflow="ellipsis")
+    made = Table.grid(expand=True, padding=(0, 2))
+    made.add_column(justify="right", min_width=6, no_wrap=True)
+    made.add_column(min_width=9, no_wrap=True)
+    made.add_column(min_width=17, no_wrap=True)
+    made.add_column(ratio=1, no_wrap=True, overflow="ellipsis")
     events = list(report.latest)
     for event in events:
         style = _STYLES.get(event.event, "")
         made.add_row(
-            Text(f"{report.since(event.at):.1f} s", style="dim"), safe(event.event, style), safe(event.task),
+            Text(f"{report.since(event.at):.1f} s", style="dim"),
+            safe(event.event, style),
+            safe(event.task),
             safe(_detail(event), "dim"),
         )
     for _ in range(LATEST - len(events)):
@@ -122,25 +126,28 @@ def closing_table(report: Report) -> Table:
     made = table("task", "what it shows", "runs", *OUTCOMES, right=("runs", *OUTCOMES))
     for task, tally in report.tallies.items():
         made.add_row(
-            safe(task), safe(SHOWS.get(task, "")), count_text(sum(tally.values())),
+            safe(task),
+            safe(SHOWS.get(task, "")),
+            count_text(sum(tally.values())),
             *(count_text(tally[name], _STYLES[name]) for name in OUTCOMES),
         )
     made.add_section()
     totals = report.totals
     made.add_row(
-        Text("all", style="bold"), "", count_text(sum(totals.values()), "bold"),
+        Text("all", style="bold"),
+        "",
+        count_text(sum(totals.values()), "bold"),
         *(count_text(totals[name], f"bold {_STYLES[name]}") for name in OUTCOMES),
     )
     return made
 
 
-def closing_lines(counts: Mapping[str, Counts], *, beats: int) -> Sequence[str]:
-    waiting = sum(count.waiting + count.active for count in counts.values())
+def closing_line(counts: Mapping[str, Counts], *, beats: int) -> str:
     delayed = sum(count.delayed for count in counts.values())
+    waiting = sum(count.waiting for count in counts.values())
     return (
-        f"{delayed} jobs still wait for their time and {waiting} for a worker; the beat came {beats} times. With Redis "
-        "and RabbitMQ they",
-        "would be there after a restart: callboard up --help",
+        f"{delayed} jobs wait for their time, {waiting} for a worker; the beat came {beats} times. "
+        "With Redis and RabbitMQ all that would be there after a restart: callboard up --help"
     )
 
 
@@ -149,6 +156,6 @@ def _what(event: Event) -> str:
 
 
 def _detail(event: Event) -> str:
-    attempt = f"attempt {event.attempt}" if event.attempt > 1 or event.error else ""
+    attempt = f"attempt {event.attempt}" if event.attempt > 1 else ""
     error = (event.error or "").rpartition("demo_tasks.")[2].removeprefix("SampleApp.")
     return ", ".join(part for part in (attempt, error) if part)

@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable
 from random import Random
+from typing import Any
 
 from ..app import Callboard
 from ..context import Context
@@ -99,7 +100,7 @@ class SampleApp:
         async def charge(ctx: Context, order: str, *, amount: int) -> str:
             await asyncio.sleep(random.uniform(0.05, 0.25))
             if random.random() < 0.45:
-                raise GatewayBusy(f"no answer for {order}, attempt {ctx.attempt}")
+                raise GatewayBusy(f"no answer for {order}")
             if random.random() < 0.08:
                 raise PaymentDeclined(f"{order}: {amount} EUR refused")
             return f"charged {amount} EUR"
@@ -114,7 +115,7 @@ class SampleApp:
         @app.task(name="reports.import", queue="reports", retries=1, backoff=0.3)
         async def import_file(name: str) -> None:
             await asyncio.sleep(0.1)
-            raise ValueError(f"{name}: line 7 has 3 columns, expected 4")
+            raise ValueError(f"{name}, line 7: 3 columns, not 4")
 
         @app.task(name="housekeeping.beat", queue="housekeeping")
         async def beat(number: int) -> int:
@@ -123,9 +124,9 @@ class SampleApp:
             await self._beat.options(delay=1.0, job_id=f"beat-{number + 1}").enqueue(number + 1)
             return number
 
-        self._send_email: Task[..., str] = send_email
-        self._remind: Task[..., str] = remind
-        self._charge: Task[..., str] = charge
-        self._build_report: Task[..., int] = build_report
-        self._import_file: Task[..., None] = import_file
-        self._beat: Task[..., int] = beat
+        self._send_email: Task[..., Any] = send_email
+        self._remind: Task[..., Any] = remind
+        self._charge: Task[..., Any] = charge
+        self._build_report: Task[..., Any] = build_report
+        self._import_file: Task[..., Any] = import_file
+        self._beat: Task[..., Any] = beat

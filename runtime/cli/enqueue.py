@@ -27,7 +27,7 @@ def enqueue(
         str | None,
         typer.Option("--queue", "-q", metavar="NAME", help="Default: the task's, where --app is given, else default."),
     ] = None,
-    args: Annotated[str, typer.Option(metavar="JSON", help='A JSON array, such as \'["a@b.c"]\'.')] = "[]",
+    args: Annotated[str, typer.Option(metavar="JSON", help="A JSON array, such as '[\"a@b.c\"]'.")] = "[]",
     kwargs: Annotated[str, typer.Option(metavar="JSON", help='A JSON object, such as \'{"subject": "hi"}\'.')] = "{}",
     delay: Annotated[float | None, typer.Option(metavar="SECONDS", help="Not before so many seconds from now.")] = None,
     job_id: Annotated[str | None, typer.Option(metavar="ID", help="One id, one job: repeating it is harmless.")] = None,
@@ -43,16 +43,16 @@ def enqueue(
     store: StoreUrl = None,
     namespace: Namespace = None,
 ) -> None:
-    r"""Make a job and print its id.
+    """Make a job and print its id.
 
     With --app the arguments are checked against the task's function here, else only by the worker.
 
     \b
     callboard enqueue emails.send --queue emails --args '["a@b.c"]'
-    callboard enqueue reports.build --queue reports --kwargs '{"pages": 3}' --wait --timeout 60
+    callboard enqueue reports.build -q reports --kwargs '{"pages": 3}' --wait
 
-    Exit codes: 0 recorded (with --wait: completed), 1 the job failed or did not end in time, 2 usage, 69 store or broker
-    unavailable.
+    Exit codes: 0 recorded (with --wait: completed), 1 the job failed or did not end in time, 2 usage, 69 store or
+    broker unavailable.
     """
     if timeout is not None and not wait:
         raise ConfigurationError("--timeout says how long to --wait; give both")
@@ -65,7 +65,7 @@ def enqueue(
     asyncio.run(_enqueue(made, job, wait=wait, timeout=timeout, as_json=as_json))
 
 
-def read_json(option: str, text: str, kind: type) -> Any:
+def read_json(option: str, text: str, kind: type[list[Any]] | type[dict[str, Any]]) -> Any:
     """The option's value. Raises ConfigurationError with the position and what is there."""
     try:
         value = json.loads(text, parse_constant=_refuse_constant)
@@ -77,7 +77,7 @@ def read_json(option: str, text: str, kind: type) -> Any:
     except (ValueError, RecursionError) as error:
         raise ConfigurationError(f"{option} is no JSON that can be read: {error}; given: {_cut(text)}") from None
     if not isinstance(value, kind):
-        wanted = {list: "an array, such as '[1, 2]'", dict: "an object, such as '{\"a\": 1}'"}[kind]
+        wanted = "an array, such as '[1, 2]'" if kind is list else "an object, such as '{\"a\": 1}'"
         raise ConfigurationError(f"{option} must be {wanted}; given: {_cut(text)}")
     return value
 

@@ -8,7 +8,6 @@ from datetime import UTC, datetime
 from typing import Any
 
 from rich.console import Group, RenderableType
-from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
@@ -43,7 +42,7 @@ def job_page(job: JobInfo, *, progress: Any, traceback: bool) -> RenderableType:
         parts += ["", _history(job.history)]
     if traceback and job.error is not None:
         lines = printable(job.error.traceback or "no traceback was recorded", newlines=True)
-        parts += ["", Padding(Text(lines, style="red", overflow="fold"), (0, 0, 0, 2))]
+        parts += ["", Text(lines, style="red", overflow="fold")]
     return Group(*parts)
 
 
@@ -77,15 +76,28 @@ def _fields(job: JobInfo, progress: Any) -> Sequence[tuple[str, str | Text | Non
 
 
 def _history(history: Sequence[Attempt]) -> Table:
-    made = table("attempt", "dispatch", "outcome", "started", "took", "worker", "why",
-                 right=("attempt", "dispatch", "took"), whole=("why",))
+    made = table(
+        "attempt",
+        "dispatch",
+        "outcome",
+        "started",
+        "took",
+        "worker",
+        "why",
+        right=("attempt", "dispatch", "took"),
+        whole=("why",),
+    )
     for entry in history:
         why = entry.reason or ("" if entry.error is None else f"{entry.error.type}: {entry.error.message}")
         took = None if entry.started_at is None or entry.ended_at is None else entry.ended_at - entry.started_at
         made.add_row(
-            safe(entry.attempt or None), safe(entry.dispatch or None), safe(entry.outcome),
+            safe(entry.attempt or None),
+            safe(entry.dispatch or None),
+            safe(entry.outcome),
             safe(None if entry.started_at is None else f"{_utc(entry.started_at):%H:%M:%S}"),
-            safe(None if took is None else _span(took)), safe(entry.worker[:8]), safe(_cut(why)),
+            safe(None if took is None else _span(took)),
+            safe(entry.worker[:8]),
+            safe(_cut(why)),
         )
     return made
 

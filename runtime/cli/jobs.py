@@ -17,30 +17,30 @@ from ..queue import Queue
 from .failures import FAILURE, CommandFailed, tell
 from .job_page import job_page, job_table
 from .options import AsJson, Broker, Given, Namespace, StoreUrl, make_remote_app, opened_store
-from .screen import console, print_json, print_lines
+from .screen import print_json, print_lines, show
 
 MAX_PAGE = 1000
 
 QueueName = Annotated[str, typer.Option("--queue", "-q", metavar="NAME", help="The queue the jobs are in.")]
-JobIds = Annotated[list[str], typer.Argument(metavar="ID...")]
+JobIds = Annotated[list[str], typer.Argument(metavar="ID")]
 
-jobs_app = typer.Typer(
-    help="List, show, retry, cancel and remove jobs.", no_args_is_help=True, rich_markup_mode="rich"
-)
+jobs_app = typer.Typer(help="List, show, retry, cancel and remove jobs.", no_args_is_help=True, rich_markup_mode="rich")
 
 
 @jobs_app.command("list")
 def list_jobs(
     queue: QueueName,
-    state: Annotated[State | None, typer.Option(help="Only jobs in this state; default: all, state by state.")] = None,
-    limit: Annotated[int, typer.Option(min=1, max=MAX_PAGE)] = 50,
-    offset: Annotated[int, typer.Option(min=0, help="Leave out so many first.")] = 0,
+    state: Annotated[
+        State | None, typer.Option(metavar="STATE", help="Only jobs in this state; default: all, state by state.")
+    ] = None,
+    limit: Annotated[int, typer.Option(min=1, max=MAX_PAGE, metavar="N", help="At most so many, up to 1000.")] = 50,
+    offset: Annotated[int, typer.Option(min=0, metavar="N", help="Leave out so many first.")] = 0,
     as_json: AsJson = False,
     broker: Broker = None,
     store: StoreUrl = None,
     namespace: Namespace = None,
 ) -> None:
-    r"""List jobs, newest first.
+    """List jobs, newest first.
 
     \b
     callboard jobs list --queue emails --state failed
@@ -52,13 +52,16 @@ def list_jobs(
     if as_json:
         print_json([info.to_json() for info in infos])
         return
-    console().print(job_table(infos, now=SystemClock().now()))
-    if offset + len(infos) < total or offset:
+    if infos:
+        show(job_table(infos, now=SystemClock().now()))
+    if not total:
+        tell(f"queue {queue!r} has no {'job' if state is None else f'{state.value} job'}")
+    elif offset + len(infos) < total or offset:
         tell(f"{len(infos)} of {total}; go on with --offset {offset + len(infos)}")
 
 
-@jobs_app.command()
-def show(
+@jobs_app.command("show")
+def show_job(
     job_id: Annotated[str, typer.Argument(metavar="ID")],
     queue: QueueName,
     traceback: Annotated[bool, typer.Option("--traceback", help="Show the error's traceback.")] = False,
@@ -76,15 +79,20 @@ def show(
     if as_json:
         print_json({**info.to_json(), "progress": progress})
     else:
-        console().print(job_page(info, progress=progress, traceback=traceback))
+        show(job_page(info, progress=progress, traceback=traceback))
 
 
 @jobs_app.command()
 def retry(
-    job_ids: JobIds, queue: QueueName, as_json: AsJson = False,
-    broker: Broker = None, store: StoreUrl = None, namespace: Namespace = None,
+    job_ids: JobIds,
+    queue: QueueName,
+    as_json: AsJson = False,
+    broker: Broker = None,
+    store: StoreUrl = None,
+    namespace: Namespace = None,
 ) -> None:
     """Run jobs that have ended again, with all their retries. Exit code 1: some could not be."""
+
     async def work(one: Queue, job_id: str) -> str | None:
         return "sent again" if await one.retry_job(job_id) else None
 
@@ -93,10 +101,15 @@ def retry(
 
 @jobs_app.command()
 def cancel(
-    job_ids: JobIds, queue: QueueName, as_json: AsJson = False,
-    broker: Broker = None, store: StoreUrl = None, namespace: Namespace = None,
+    job_ids: JobIds,
+    queue: QueueName,
+    as_json: AsJson = False,
+    broker: Broker = None,
+    store: StoreUrl = None,
+    namespace: Namespace = None,
 ) -> None:
     """Cancel jobs: at once where they wait; where they run, by interrupting them. Exit code 1: some had ended."""
+
     async def work(one: Queue, job_id: str) -> str | None:
         match await one.cancel_job(job_id):
             case Cancel.CANCELLED:
@@ -111,10 +124,15 @@ def cancel(
 
 @jobs_app.command()
 def remove(
-    job_ids: JobIds, queue: QueueName, as_json: AsJson = False,
-    broker: Broker = None, store: StoreUrl = None, namespace: Namespace = None,
+    job_ids: JobIds,
+    queue: QueueName,
+    as_json: AsJson = False,
+    broker: Broker = None,
+    store: StoreUrl = None,
+    namespace: Namespace = None,
 ) -> None:
     """Forget jobs that do not run, whatever their state. Exit code 1: some run, or are not known."""
+
     async def work(one: Queue, job_id: str) -> str | None:
         try:
             return "removed" if await one.remove_job(job_id) else None
@@ -158,9 +176,7 @@ def _each(
         raise typer.Exit(FAILURE)
 
 
-async def _list(
-    given: Given, queue: str, states: Sequence[State], *, offset: int, limit: int
-) -> tuple[int, list[Job]]:
+async def _list(given: Given, queue: str, states: Sequence[State], *, offset: int, limit: int) -> tuple[int, list[Job]]:
     """How many there are in these states, and a page of them."""
     async with opened_store(given) as store:
         inspection = store.get(Inspection)
@@ -170,9 +186,7 @@ async def _list(
         skip = offset
         for state, size in sizes.items():
             if skip < size and len(found) < limit:
-                found += await inspection.page(
-                    queue, state, offset=skip, limit=limit - len(found), newest_first=True
-                )
+                found += await inspection.page(queue, state, offset=skip, limit=limit - len(found), newest_first=True)
             skip = max(0, skip - size)
         return sum(sizes.values()), found
 

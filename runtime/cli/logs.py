@@ -28,7 +28,7 @@ _QUIET = ("aio_pika", "aiormq", "asyncio", "redis")
 
 
 class LineFormatter(logging.Formatter):
-    converter = time.gmtime
+    converter = staticmethod(time.gmtime)
     default_time_format = "%Y-%m-%dT%H:%M:%S"
     default_msec_format = "%s.%03dZ"
 

@@ -15,22 +15,24 @@ from ...metadata.job import State
 from ..queue import Queue
 from .failures import USAGE, CommandFailed, tell
 from .options import AsJson, Broker, Given, Namespace, StoreUrl, make_remote_app, opened_store
-from .screen import console, count_text, print_json, print_lines, safe, table
+from .screen import count_text, print_json, print_lines, safe, show, table
 
 T = TypeVar("T")
 
 _COLUMNS = ("waiting", "delayed", "active", "completed", "failed", "unpublished")
-_STYLES = {"waiting": "cyan", "delayed": "blue", "active": "yellow", "completed": "green", "failed": "red",
-           "unpublished": "magenta"}
+_STYLES = {
+    "waiting": "cyan",
+    "delayed": "blue",
+    "active": "yellow",
+    "completed": "green",
+    "failed": "red",
+    "unpublished": "magenta",
+}
 
 QueueName = Annotated[str, typer.Argument(metavar="QUEUE")]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 
-queues_app = typer.Typer(
-    help="Jobs by queue and state; pause, resume and empty queues.",
-    invoke_without_command=True,
-    rich_markup_mode="rich",
-)
+queues_app = typer.Typer(invoke_without_command=True, rich_markup_mode="rich")
 
 
 @queues_app.callback()
@@ -41,7 +43,7 @@ def queues(
     store: StoreUrl = None,
     namespace: Namespace = None,
 ) -> None:
-    r"""Jobs by queue and state; pause, resume and empty queues.
+    """Jobs by queue and state; pause, resume and empty queues.
 
     Without a sub-command: a table of all queues, which costs the store the same for 10 jobs as for 10 million.
     "unpublished" are waiting jobs not known to be sent to the broker yet: more than a few for more than a second or two
@@ -66,15 +68,20 @@ def queues(
     for name, count in counts.items():
         cells = (count_text(getattr(count, column), _STYLES[column]) for column in _COLUMNS)
         made.add_row(safe(name), *cells, safe("paused" if count.paused else "", "bold yellow"))
-    console().print(made)
-    if not counts:
+    if counts:
+        show(made)
+    else:
         tell("no queue is known yet: one is with its first job or worker")
 
 
 @queues_app.command()
 def pause(
-    context: typer.Context, queue: QueueName, as_json: AsJson = False,
-    broker: Broker = None, store: StoreUrl = None, namespace: Namespace = None,
+    context: typer.Context,
+    queue: QueueName,
+    as_json: AsJson = False,
+    broker: Broker = None,
+    store: StoreUrl = None,
+    namespace: Namespace = None,
 ) -> None:
     """Let no job of the queue start from now on; running ones run on."""
     _change(context, queue, Given(broker=broker, store=store, namespace=namespace), lambda one: one.pause())
@@ -83,8 +90,12 @@ def pause(
 
 @queues_app.command()
 def resume(
-    context: typer.Context, queue: QueueName, as_json: AsJson = False,
-    broker: Broker = None, store: StoreUrl = None, namespace: Namespace = None,
+    context: typer.Context,
+    queue: QueueName,
+    as_json: AsJson = False,
+    broker: Broker = None,
+    store: StoreUrl = None,
+    namespace: Namespace = None,
 ) -> None:
     """Let jobs start again."""
     _change(context, queue, Given(broker=broker, store=store, namespace=namespace), lambda one: one.resume())
@@ -112,11 +123,13 @@ def drain(
 def clean(
     context: typer.Context,
     queue: QueueName,
-    state: Annotated[State, typer.Option(help="Of the jobs to remove; any but active.")] = State.COMPLETED,
+    state: Annotated[
+        State, typer.Option(metavar="STATE", help="Of the jobs to remove; any but active.")
+    ] = State.COMPLETED,
     older_than: Annotated[
         float, typer.Option(min=0, metavar="SECONDS", help="Only jobs in that state for longer than this.")
     ] = 0.0,
-    limit: Annotated[int, typer.Option(min=0, help="At most so many, the oldest first; 0: all.")] = 0,
+    limit: Annotated[int, typer.Option(min=0, metavar="N", help="At most so many, the oldest first; 0: all.")] = 0,
     yes: Yes = False,
     as_json: AsJson = False,
     broker: Broker = None,
@@ -126,9 +139,7 @@ def clean(
     """Remove jobs in one state. Prints the removed jobs' ids."""
     _confirm(f"Remove the {state.value} jobs of {queue}?", yes)
     given = Given(broker=broker, store=store, namespace=namespace)
-    _removed(
-        as_json, queue, _change(context, queue, given, lambda one: one.clean_jobs(older_than, limit, state.value))
-    )
+    _removed(as_json, queue, _change(context, queue, given, lambda one: one.clean_jobs(older_than, limit, state.value)))
 
 
 @queues_app.command()

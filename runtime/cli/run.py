@@ -37,21 +37,27 @@ Queues = Annotated[
         "queue gets its share. Default: a worker serves the queues of its app's tasks, other actors all.",
     ),
 ]
-Concurrency = Annotated[int, typer.Option(min=1, max=10_000, help="Jobs a worker runs at a time.")]
+Concurrency = Annotated[int, typer.Option(min=1, max=10_000, metavar="N", help="Jobs a worker runs at a time.")]
 Grace = Annotated[
-    float, typer.Option(min=0, max=24 * 3600, help="Seconds that running jobs have to end after a stop signal.")
+    float,
+    typer.Option(
+        min=0, max=24 * 3600, metavar="SECONDS", help="Seconds that running jobs have to end after a stop signal."
+    ),
 ]
 ExecutorProcesses = Annotated[
-    int, typer.Option(min=1, max=1000, help='Processes for tasks with executor="process", per worker.')
+    int, typer.Option(min=1, max=1000, metavar="N", help='Processes for tasks with executor="process", per worker.')
 ]
-Level = Annotated[LogLevel, typer.Option("--log-level", help="Least level of what is logged, to stderr.")]
+Level = Annotated[
+    LogLevel, typer.Option("--log-level", metavar="LEVEL", help="debug, info, warning or error; to stderr.")
+]
 
 _ENDINGS = """
 
-The first SIGTERM or Ctrl-C ends in order: nothing new starts, running jobs have --grace seconds. A second one hands
-running jobs back at once; they run again elsewhere.
+    The first SIGTERM or Ctrl-C ends in order: nothing new starts, running jobs have --grace seconds. A second one hands
+    running jobs back at once; they run again elsewhere.
 
-Exit codes: 0 ended in order, 2 usage or configuration, 69 store or broker unavailable, 70 an actor failed too often.
+    Exit codes: 0 ended in order, 2 usage or configuration, 69 store or broker unavailable, 70 an actor failed too
+    often.
 """
 
 
@@ -66,7 +72,12 @@ def up(
     store: StoreUrl = None,
     namespace: Namespace = None,
 ) -> None:
-    """Run every actor in this process."""
+    """Run every actor in this process.
+
+    \b
+    callboard up myservice.jobs:app
+    callboard up myservice.jobs:app --queue emails --concurrency 50
+    """
     log_to(level=log_level)
     options = _options(queue, concurrency, grace, executor_processes)
     given = Given(broker=broker, store=store, namespace=namespace)
@@ -74,11 +85,13 @@ def up(
 
 
 def run(
-    actors: Annotated[list[str], typer.Argument(metavar="ACTOR...", help="Such as worker; see `callboard wiring`.")],
+    actors: Annotated[list[str], typer.Argument(metavar="ACTOR", help="Such as worker; see `callboard wiring`.")],
     app: AppReference = None,
     queue: Queues = None,
     concurrency: Concurrency = 10,
-    processes: Annotated[int, typer.Option(min=1, max=1000, help="Run this command in so many processes.")] = 1,
+    processes: Annotated[
+        int, typer.Option(min=1, max=1000, metavar="N", help="Run this command in so many processes.")
+    ] = 1,
     grace: Grace = 25.0,
     executor_processes: ExecutorProcesses = 2,
     log_level: Level = LogLevel.INFO,
@@ -88,10 +101,16 @@ def run(
 ) -> None:
     """Run these actors in this process, or in several.
 
-    A worker needs --app; other actors take the app's settings where it is given. Flags go before the app's own settings.
+    \b
+    callboard run worker --app myservice.jobs:app -q emails --concurrency 50
+    callboard run worker --app myservice.jobs:app -q emails=3 -q reports=1
+    callboard run delayed-scanner stalled-recovery retention
 
-    With --processes, a small parent passes signals on and restarts nothing: a process that ends with another code than 0
-    ends the others in order, and its code is the parent's.
+    A worker needs --app; other actors take the app's settings where it is given. Flags go before the app's own
+    settings.
+
+    With --processes, a small parent passes signals on and restarts nothing: a process that ends with another code than
+    0 ends the others in order, and its code is the parent's.
     """
     log_to(level=log_level)
     _check_actors(actors, app)
@@ -154,8 +173,13 @@ def loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
 
 def _announce(settings: Settings, kinds: Sequence[str]) -> None:
     urls = [settings.broker.get_secret_value(), settings.store.get_secret_value()]
-    log.info("%s on %s and %s, namespace %s, process %d", ", ".join(kinds), *map(masked, urls), settings.namespace,
-             os.getpid())
+    log.info(
+        "%s on %s and %s, namespace %s, process %d",
+        ", ".join(kinds),
+        *map(masked, urls),
+        settings.namespace,
+        os.getpid(),
+    )
     for url in urls:
         if scheme_of(url) == "memory":
             log.warning("memory:// lives in this process: other processes can neither enqueue here nor look in")

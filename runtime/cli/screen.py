@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from rich import box
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.table import Table
 from rich.text import Text
 
@@ -65,6 +65,15 @@ def console() -> Console:
     return Console(
         file=sys.stdout, width=None if sys.stdout.isatty() else PIPE_WIDTH, highlight=False, markup=False, emoji=False
     )
+
+
+def show(*parts: RenderableType) -> None:
+    """Print to stdout. Into a pipe without the spaces that tables are filled up with."""
+    screen = console()
+    with screen.capture() as captured:
+        screen.print(*parts, sep="\n")
+    text = captured.get()
+    print(text if screen.is_terminal else "\n".join(line.rstrip() for line in text.split("\n")), end="")
 
 
 def table(*columns: str, right: Iterable[str] = (), whole: Iterable[str] = ()) -> Table:

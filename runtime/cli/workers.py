@@ -12,7 +12,7 @@ from ...metadata.contract import QueueControl, WorkerRow, Workers
 from ..worker_info import Info, decode_info
 from .failures import tell
 from .options import AsJson, Broker, Given, Namespace, StoreUrl, opened_store
-from .screen import console, count_text, print_json, safe, table
+from .screen import count_text, print_json, safe, show, table
 
 
 def workers(
@@ -29,14 +29,21 @@ def workers(
     if as_json:
         print_json(found)
         return
-    made = table("worker", "host", "pid", "slots", "active", "queues", right=("pid", "slots", "active"), whole=("queues",))
+    made = table(
+        "worker", "host", "pid", "slots", "active", "queues", right=("pid", "slots", "active"), whole=("queues",)
+    )
     for worker in found:
         made.add_row(
-            safe(worker["worker"][:8]), safe(worker["host"]), safe(worker["pid"]), safe(worker["concurrency"]),
-            count_text(worker["active"], "yellow"), safe(", ".join(worker["queues"])),
+            safe(worker["worker"][:8]),
+            safe(worker["host"]),
+            safe(worker["pid"]),
+            safe(worker["concurrency"]),
+            count_text(worker["active"], "yellow"),
+            safe(", ".join(worker["queues"])),
         )
-    console().print(made)
-    if not found:
+    if found:
+        show(made)
+    else:
         tell("no worker is known: callboard run worker --help")
 
 
