@@ -225,7 +225,9 @@ class StoreMachine(RuleBasedStateMachine):
                 assert answer.admission in admissions
                 assert answer.state is state or (state is None and answer.state.final)
 
-        self.once_or_twice(again, [job.id for job in jobs], lambda: self.jobs.enqueue(jobs, now=self.now, grace=GRACE), check)
+        self.once_or_twice(
+            again, [job.id for job in jobs], lambda: self.jobs.enqueue(jobs, now=self.now, grace=GRACE), check
+        )
 
     @rule(batch=st.lists(st.tuples(ids, offsets), min_size=1, max_size=4), again=st.booleans())
     def published(self, batch: list[tuple[str, int]], again: bool) -> None:
