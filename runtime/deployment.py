@@ -46,6 +46,7 @@ class Deployment:
             for _ in range(self._stops):
                 self._supervisor.stop()
             self.started.set()
+            log.info("connected; running %s", ", ".join(actor.kind for actor in self.actors))
             await self._supervisor.run()
 
     def stop(self) -> None:

@@ -29,6 +29,7 @@ from servers import OwnedProcess
 TESTS = Path(__file__).parents[1]
 LEASE_SECONDS = 2.0
 TAIL_BYTES = 6000
+CONNECTED = "connected; running"  # of an actor process that has reached broker and store
 SERVES = " serves "  # of a worker that has begun to consume
 ENDED = "ended in order"  # the last word of an actor process that was not killed
 

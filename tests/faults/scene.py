@@ -25,7 +25,7 @@ from uuid import uuid4
 from aio_pika import connect
 from faults import ledger
 from faults.checker import Evidence, Kill, Verdict, check
-from faults.fleet import ENDED, FAST, SERVES, Deployed, Fleet, Member, actor
+from faults.fleet import CONNECTED, ENDED, FAST, SERVES, Deployed, Fleet, Member, actor
 from faults.producer import Line, read_journal
 from faults.workload import APP, QUEUES
 from redis_space import RedisSpace
@@ -39,6 +39,7 @@ from callboard.runtime.registry import make_broker, make_store
 from callboard.runtime.worker_info import decode_info
 
 FINAL = [state for state in State if state.final]
+UP_SECONDS = 20.0
 SETTLE_SECONDS = 25.0
 LOOK_SECONDS = 0.1
 PAGE = 1000
@@ -57,10 +58,18 @@ _REFUSED = re.compile(r"refused the end of job (\S+), dispatch (\d+) by")
 
 
 class Scene:
-    """`shared`: the servers serve others too, so leave nothing there."""
+    """`shares_...`: that server serves others too; leave nothing there."""
 
     def __init__(
-        self, folder: Path, *, seed: int, store: str, broker: str, shared: bool, settings: Mapping[str, str] = SETTINGS
+        self,
+        folder: Path,
+        *,
+        seed: int,
+        store: str,
+        broker: str,
+        shares_store: bool = False,
+        shares_broker: bool = False,
+        settings: Mapping[str, str] = SETTINGS,
     ) -> None:
         self.seed = seed
         self.random = Random(seed)
@@ -69,7 +78,8 @@ class Scene:
         self.kills: list[Kill] = []
         self.ledger = folder / "ledger"
         self._folder = folder
-        self._shared = shared
+        self._shares_store = shares_store
+        self._shares_broker = shares_broker
         self._store_url = store
         self._broker_url = broker
         self._store: Store = make_store(store, namespace=self.namespace)
@@ -116,16 +126,26 @@ class Scene:
         rows = await self._store.get(Workers).workers(QUEUES)
         return sum(row.active for row in rows if row.info and decode_info(row.info).pid == process)
 
+    @property
+    def _actors(self) -> list[Member]:
+        return [member for member in self.fleet if member not in self.producers]
+
     def kill(self, member: Member) -> Kill:
         member.kill()
         kill = Kill(process=member.pid, elapsed=elapsed())
         self.kills.append(kill)
         return kill
 
-    async def working(self, *, starts: int = 50, seconds: float = 20.0) -> None:
+    async def up(self) -> None:
+        """Wait until every actor has reached its servers, every worker serves, and work is under way."""
+        await self.until(lambda: all(m.said(CONNECTED) for m in self._actors), "all actors are connected", UP_SECONDS)
+        await self.until(lambda: all(m.said(SERVES) for m in self.workers), "all workers serve", UP_SECONDS)
+        await self.working()
+
+    async def working(self, *, starts: int = 30) -> None:
         """Wait until so many handlers have started since now."""
         wanted = len(self.started()) + starts
-        await self.until(lambda: len(self.started()) >= wanted, f"{starts} handlers have started", seconds)
+        await self.until(lambda: len(self.started()) >= wanted, f"{starts} handlers have started", UP_SECONDS)
 
     async def a_worker_at_work(self) -> Member:
         """One of the workers that serve, chosen at random."""
@@ -143,7 +163,7 @@ class Scene:
         await asyncio.to_thread(self._stop_producers)
         await self._drained()
         # A process that is told to stop while it starts would not end in order.
-        await self.until(lambda: all(worker.said(SERVES) for worker in self.workers), "all workers serve", 10)
+        await self.until(lambda: all(m.said(SERVES) for m in self.workers), "all workers serve", UP_SECONDS)
         took = await asyncio.to_thread(self.fleet.stop)
         print(f"the fleet took {took:.1f} s to stop")
 
@@ -172,6 +192,10 @@ class Scene:
             else:
                 under_way.pop(entry.run, None)
         return [run for run in under_way if process is None or run.process == process]
+
+    def next_start(self, moment: float) -> float | None:
+        """Seconds from that moment to the next start of any handler."""
+        return min((entry.elapsed - moment for entry in self.started() if entry.elapsed > moment), default=None)
 
     def journals(self, word: str) -> list[Line]:
         return [line for p in self.producers for line in read_journal(self._journal(p.name)) if line.word == word]
@@ -257,8 +281,15 @@ class Scene:
         assert await self.audit() == []
         assert await self.depths() == {queue: Depth(ready=0, consumers=0) for queue in QUEUES}
         assert self.fleet.complaints() == []
-        assert not (unruly := [m.name for m in self.fleet if m not in self.producers and not m.said(ENDED)]), unruly
+        assert not (unruly := [m.name for m in self._actors if not m.said(ENDED)]), unruly
         return verdict
+
+    async def assert_nobody_was_given_up(self) -> None:
+        """No lease ran out and no handler was stopped: each job had one run, or as many as it had failures and one."""
+        assert self.fleet.lines("worker", "declared dead|lease") == []
+        assert self.fleet.lines("stalled-recovery", "is gone") == []
+        stopped = [job for job in (await self.finals()).values() if job.stalled or job.attempts != job.failures + 1]
+        assert stopped == [], stopped[:3]
 
     def refused(self) -> list[tuple[str, int]]:
         """Ends of runs that the store refused, told by the workers' logs."""
@@ -277,15 +308,15 @@ class Scene:
         if kind is not None:
             print(self.fleet.tails())
         await self._store.close()
-        if self._shared:
-            await self._clear()
+        if self._shares_store:
+            space = RedisSpace(self._store_url)
+            space.namespace = self.namespace
+            await space.delete()
+        if self._shares_broker:
+            await self._clear_broker()
 
-    async def _clear(self) -> None:
-        space = RedisSpace(self._store_url)
-        space.namespace = self.namespace
-        await space.delete()
-        connection = await connect(self._broker_url)
-        async with connection:
+    async def _clear_broker(self) -> None:
+        async with await connect(self._broker_url) as connection:
             channel = await connection.channel()
             for queue in [*map(self.names.job_queue, QUEUES), self.names.dead]:
                 await channel.queue_delete(queue)

@@ -25,10 +25,12 @@ RATE = 230.0
 async def test_a_killed_worker_costs_a_repeat_of_what_it_ran_and_nothing_else(
     tmp_path: Path, seed: int, redis_url: str, amqp_url: str
 ) -> None:
-    async with Scene(tmp_path, seed=seed, store=redis_url, broker=amqp_url, shared=True) as scene:
+    async with Scene(
+        tmp_path, seed=seed, store=redis_url, broker=amqp_url, shares_store=True, shares_broker=True
+    ) as scene:
         scene.start_actors()
         scene.start_producers(rate=RATE, limit=JOBS)
-        await scene.working()
+        await scene.up()
 
         cut_short: list[tuple[float, Run]] = []
         hits = held = 0
@@ -54,7 +56,7 @@ async def test_a_killed_worker_costs_a_repeat_of_what_it_ran_and_nothing_else(
         ]
         print(
             f"{verdict.kills} kills, {hits} of them hit {len(cut_short)} handlers; {held} jobs were held, "
-            f"{len(verdict.repeated)} runs repeated; from a kill to the next start {min(waits):.2f} to {max(waits):.2f} s"
+            f"{len(verdict.repeated)} runs repeated; kill to next start {min(waits):.2f} to {max(waits):.2f} s"
         )
         assert verdict.accepted == JOBS
         assert verdict.kills_that_hit == hits >= 8

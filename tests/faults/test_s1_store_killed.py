@@ -1,0 +1,58 @@
+"""S1: the store is killed and comes back.
+
+Injects: SIGKILL of a Redis that writes every answer to disk first (`appendfsync always`), started again 0 to 2 leases
+later, five times, under the standard load. Bites: an outage counts if handlers ran when it began and producers were
+told that an enqueue is uncertain; each has to.
+Passes: every accepted job completed after one run (or one more than its own failures), so nothing was repeated and no
+handler stopped; no worker declared dead; handlers start again within 5 s of each return; the audit clean, the broker's
+queues empty.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+from faults.fleet import LEASE_SECONDS
+from faults.scene import Scene, elapsed
+from servers import RedisServer
+
+OUTAGES = 5
+RATE = 150.0
+RESUME_SECONDS = 5.0
+
+
+@pytest.mark.slow
+async def test_a_store_that_dies_and_comes_back_costs_nothing_but_time(
+    tmp_path: Path, seed: int, durable_redis: RedisServer, amqp_url: str
+) -> None:
+    async with Scene(tmp_path, seed=seed, store=durable_redis.url, broker=amqp_url, shares_broker=True) as scene:
+        scene.start_actors()
+        scene.start_producers(rate=RATE)
+        await scene.up()
+
+        returns: list[float] = []
+        for _ in range(OUTAGES):
+            await scene.note_finals()
+            await scene.until(lambda: bool(scene.running()), "a handler runs", 10)
+            uncertain = len(scene.journals("uncertain"))
+            await asyncio.to_thread(durable_redis.kill)
+            assert scene.running(), "no handler was running when the store died"
+            await asyncio.sleep(scene.random.uniform(0, 2 * LEASE_SECONDS))
+            await asyncio.to_thread(durable_redis.start)
+            returns.append(elapsed())
+            await scene.working()
+            assert len(scene.journals("uncertain")) > uncertain, "no enqueue met the outage"
+
+        await scene.settle()
+        verdict = await scene.judge()
+
+        waits = [scene.next_start(moment) or float("inf") for moment in returns]
+        print(
+            f"{OUTAGES} outages, {len(scene.journals('uncertain'))} uncertain answers; "
+            f"from the return to the next start {min(waits):.2f} to {max(waits):.2f} s"
+        )
+        assert verdict.repeated == ()
+        await scene.assert_nobody_was_given_up()
+        assert max(waits) <= RESUME_SECONDS
