@@ -278,6 +278,7 @@ def _retry(data: QueueData, id: str, now: int, grace: int) -> Ready | State | No
         return record.state
     record.failures = record.stalled = 0
     record.error = record.result = record.progress = record.finished_at = record.parked_at = None
+    record.expires_at = None
     record.cancel_requested = False
     data.wait(record, dispatch=record.dispatch + 1, due=now + grace, now=now)
     return record.ready()

@@ -12,7 +12,7 @@ for i, entry in ipairs(entries) do
   else
     leave(id, record)
     record[FAILURES], record[STALLED] = 0, 0
-    record[FINISHED_AT], record[PARKED_AT], record[CANCEL], record[GROUP] = false, false, false, false
+    record[FINISHED_AT], record[PARKED_AT], record[CANCEL], record[GROUP], record[EXPIRES_AT] = false, false, false, false, false
     unset('result', id)
     unset('error', id)
     unset('progress', id)

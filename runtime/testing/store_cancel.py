@@ -178,6 +178,14 @@ class CancelConformance(StoreSuite):
         assert list((await scene.beat()).cancels) == []
         assert (await scene.finish("job", Ending.RETRY, dispatch=2)).state is State.WAITING
 
+    async def test_a_retried_job_expires_no_more(self, scene: Scene) -> None:
+        await scene.beat()
+        await scene.add("job", expires_at=scene.now + 10)
+        scene.step(11)
+        assert (await scene.claim("job")).verdict is Verdict.EXPIRED
+        await scene.jobs.retry(QUEUE, ["job"], now=scene.now, grace=GRACE)
+        assert (await scene.claim("job", 2)).verdict is Verdict.CLAIMED
+
     async def test_a_retried_job_is_not_pruned(self, scene: Scene) -> None:
         await scene.start("job")
         await scene.finish("job", keep=Keep(age=1_000, count=1))

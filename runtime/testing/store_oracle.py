@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+from msgspec import structs
+
 from ...metadata.contract import MAX_HISTORY, Admission, Cancel, Ending, Finish, Outcome, Removal, Ticket, Verdict
 from ...metadata.job import Keep, NewJob, Outbox, State
 
@@ -205,6 +207,7 @@ class Oracle:
             return entry.state
         entry.failures, entry.stalled, entry.cancel, entry.parked_at = 0, 0, False, None
         entry.result, entry.error, entry.finished_at = None, None, None
+        entry.job = structs.replace(entry.job, expires_at=None)
         entry.wait(entry.dispatch + 1, Outbox.DUE, now + grace)
         return entry.dispatch
 
