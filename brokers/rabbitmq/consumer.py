@@ -164,8 +164,11 @@ class Subscription:
         self._flush()
         if requeue:
             self.over = True
-            self._link.forget(self._number)
-            await close_channel(self._channel, self._link.broker)
+            try:
+                # Heard, and dropped, until the channel is closed: aiormq must not meet deliveries.
+                await close_channel(self._channel, self._link.broker)
+            finally:
+                self._link.forget(self._number)
             return
         self._draining = True
         # Without an answer the channel ends, and its deliveries are lost as with the connection.
