@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from ..brokers.message import Delivery
 from ..metadata.contract import MAX_BATCH
+from .errors import ConfigurationError
 from .wire import Bundle, Ticket
 
 
@@ -94,6 +95,11 @@ class Backlog:
     what an empty one leaves is the others'."""
 
     def __init__(self, queues: Sequence[str], weights: Sequence[int] | None) -> None:
+        """ConfigurationError: not one weight of at least 1 for each queue."""
+        if weights and (len(weights) != len(queues) or min(weights) < 1):
+            raise ConfigurationError(
+                f"each queue needs a weight of 1 or more; the queues are {list(queues)}, the weights {list(weights)}"
+            )
         self._queues: dict[str, Lanes] = {queue: Lanes() for queue in queues}
         self._weights = dict(zip(queues, weights, strict=True)) if weights else None
         self._credit = dict.fromkeys(queues, 0.0)
@@ -152,4 +158,6 @@ class Backlog:
                 self._credit[queue] = 0.0
             for queue in ready:
                 self._credit[queue] = MAX_BATCH * self._weights[queue] / total
-        return max(ready, key=lambda queue: self._credit[queue])
+        # By the share that is left, not by the number: the queues take turns all through a round.
+        weights = self._weights
+        return max(ready, key=lambda queue: self._credit[queue] / weights[queue])
