@@ -248,6 +248,8 @@ class Callboard:
     async def close(self) -> None:
         """Send what is under way and disconnect, once it was called as often as `open`."""
         async with self._opening:
+            if self._opened == 0:
+                raise ConfigurationError("the app is not open: there is one close() for each open()")
             self._opened -= 1
             if self._opened == 0 and self._connections is not None:
                 connections, self._connections = self._connections, None

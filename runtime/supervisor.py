@@ -12,7 +12,7 @@ from random import Random
 from .actor import Actor, Stage
 from .app import Callboard
 from .clock import Clock
-from .errors import GaveUp
+from .errors import ConfigurationError, GaveUp
 
 log = logging.getLogger("callboard.supervisor")
 
@@ -35,12 +35,14 @@ class Child:
         self.stage: Stage | None = None
 
     async def run(self) -> None:
-        """Until the actor ends because it was stopped. Raises GaveUp."""
+        """Until the actor ends because it was stopped. Raises GaveUp, ConfigurationError."""
         while not self._stopping:
             self.stage = self._make_stage(self._actor)
             try:
                 await self._actor(self.stage).run()
                 return
+            except ConfigurationError:  # it would be no better the next time
+                raise
             except Exception as error:  # an actor may fail in any way; that is what a supervisor is for
                 if self._stopping:
                     raise
@@ -75,7 +77,7 @@ class Supervisor:
             child.stop(hurry=hurry)
 
     async def run(self) -> None:
-        """Raises GaveUp, or what an actor raised while it was being stopped."""
+        """Raises GaveUp, ConfigurationError, or what an actor raised while it was being stopped."""
         tasks = [asyncio.create_task(child.run()) for child in self._children]
         try:
             await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
