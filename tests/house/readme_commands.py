@@ -4,7 +4,8 @@ A line `<!-- run -->` before a fenced block of `sh` or `console` marks it as a t
 it 300 seconds in place of 120. In `console` blocks the lines that begin with `$ ` are run and the others are what they
 print. A line `<!-- file: app.py -->` before any block stores it under that name first. Each block is one
 `bash -eu -o pipefail`; the first that fails or overruns ends the run with exit code 1. Commands meet an empty virtual
-environment, made beside FOLDER, so that `pip install .` is a command like any other.
+environment, made beside FOLDER, so that `pip install .` is a command like any other. A RabbitMQ and a Redis are found or
+started as for a test (provision.py, so tests/ must be on PYTHONPATH), and named in CALLBOARD_BROKER and CALLBOARD_STORE.
 """
 
 from __future__ import annotations
@@ -15,11 +16,14 @@ import re
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 import venv
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+
+from provision import RABBITMQ, REDIS, provide
 
 BLOCK = re.compile(
     r"^<!-- (?:run(?: (?P<seconds>\d{1,4}))?|file: (?P<file>[\w./-]+)) -->\n+```(?P<language>\w+)\n(?P<text>.*?)^```$",
@@ -107,22 +111,38 @@ def reader_environment(folder: Path) -> dict[str, str]:
     return {**kept, "VIRTUAL_ENV": str(place), "PATH": f"{place}/bin:{os.environ['PATH']}"}
 
 
+@contextlib.contextmanager
+def servers() -> Iterator[dict[str, str]]:
+    """The settings that lead to a running broker and a running store."""
+    with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
+        settings = {}
+        for variable, service in {"CALLBOARD_BROKER": RABBITMQ, "CALLBOARD_STORE": REDIS}.items():
+            provided = provide(service, Path(folder) / service.name)
+            stack.callback(provided.close)
+            settings[variable] = provided.url
+        yield settings
+
+
 def main() -> int:
     folder = Path(sys.argv[1]).resolve()
     todo = blocks((folder / "README.md").read_text())
     if not todo:
         print("README.md marks no block with <!-- run -->")
         return 1
-    environment = reader_environment(folder)
-    for block in todo:
-        print(f"--- {'file ' + block.file if block.file else block.text.rstrip()}", flush=True)
-        began = time.monotonic()
-        problem = perform(block, folder, environment)
-        if problem is not None:
-            print(f"README.md: {problem}:\n{block.text}")
-            return 1
-        print(f"    done in {time.monotonic() - began:.1f} s", flush=True)
-    return 0
+    with servers() as settings:
+        environment = {**reader_environment(folder), **settings}
+        return 0 if all(_told(block, folder, environment) for block in todo) else 1
+
+
+def _told(block: Block, folder: Path, environment: Mapping[str, str]) -> bool:
+    print(f"--- {'file ' + block.file if block.file else block.text.rstrip()}", flush=True)
+    began = time.monotonic()
+    problem = perform(block, folder, environment)
+    if problem is not None:
+        print(f"README.md: {problem}:\n{block.text}", flush=True)
+        return False
+    print(f"    done in {time.monotonic() - began:.1f} s", flush=True)
+    return True
 
 
 if __name__ == "__main__":
