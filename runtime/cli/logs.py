@@ -23,8 +23,9 @@ class LogLevel(StrEnum):
     ERROR = "error"
 
 
-# Chatty below WARNING, and free to log what they were called with.
-_QUIET = ("aio_pika", "aiormq", "asyncio", "redis")
+# Least levels of loggers that are not ours: chatty, and free to log what they were called with. What aiormq calls an
+# error, a connection that could not be made, Callboard tells itself.
+_LEAST = {"aio_pika": logging.WARNING, "aiormq": logging.CRITICAL, "asyncio": logging.WARNING, "redis": logging.WARNING}
 
 
 class LineFormatter(logging.Formatter):
@@ -54,5 +55,5 @@ def log_to(stream: TextIO | None = None, *, level: LogLevel) -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level.upper())
-    for name in _QUIET:
-        logging.getLogger(name).setLevel(max(logging.WARNING, root.level))
+    for name, least in _LEAST.items():
+        logging.getLogger(name).setLevel(max(least, root.level))

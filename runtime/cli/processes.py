@@ -1,7 +1,7 @@
 """Several processes of one command, under a small parent.
 
-    parent ──fork──> child 1 ── loads the app, says that it did ──┐
-       └─────fork──> child 2 .. N  <──────────────────────────────┘ so that a wrong setting is told once, not N times
+    parent ──fork──> child 1 ── is connected, and says so ──┐
+       └─────fork──> child 2 .. N  <────────────────────────┘ so that a wrong setting is told once, not N times
 
 The parent passes SIGTERM and SIGINT on and restarts nothing: that is for whoever runs the parent (systemd, a container
 engine), who would not see it otherwise. A child that ends with another code than 0 ends the others in order, and its
@@ -23,8 +23,8 @@ from types import FrameType
 
 log = logging.getLogger("callboard.processes")
 
-# Called in the child with the reading end of the pipe that closes with the parent, and `loaded`, to be called once what
-# can be wrong with the command's configuration has been looked at. Returns the exit code.
+# Called in the child with the reading end of the pipe that closes with the parent, and `started`, to be called once the
+# child is connected. Returns the exit code.
 Work = Callable[[int, Callable[[], None]], int]
 
 
@@ -39,24 +39,21 @@ class Processes:
         """Until all children have ended; the exit code."""
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._pass_on)
-        first, loaded = self._fork_and_listen()
-        if not loaded:
-            return self._wait()
-        log.debug("process %d has loaded the app", first)
-        for _ in range(count - 1):
+        started = self._fork_and_listen()
+        for _ in range(count - 1 if started else 0):
             if not self._ending:
                 self._fork(None)
         return self._wait()
 
-    def _fork_and_listen(self) -> tuple[int, bool]:
-        """The first child, and whether it got as far as having loaded its configuration."""
+    def _fork_and_listen(self) -> bool:
+        """Fork the first child; whether it got as far as being connected."""
         heard, said = os.pipe()
-        child = self._fork(said)
+        self._fork(said)
         os.close(said)
         with os.fdopen(heard, "rb") as pipe:
-            return child, bool(pipe.read(1))
+            return bool(pipe.read(1))
 
-    def _fork(self, said: int | None) -> int:
+    def _fork(self, said: int | None) -> None:
         # A signal that came between the fork and our note of it would not reach the child.
         signals = {signal.SIGTERM, signal.SIGINT}
         signal.pthread_sigmask(signal.SIG_BLOCK, signals)
@@ -67,7 +64,6 @@ class Processes:
             self._running.add(child)
         finally:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, signals)
-        return child
 
     def _be_child(self, said: int | None) -> None:
         """Does not return."""

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import Annotated
 
 import typer
+from msgspec import Struct
 
 from ..actor import Actor, Options
 from ..app import Callboard
@@ -120,12 +121,11 @@ def run(
         serve(make_app(app, given), actors, options)
         return
 
-    def work(lifeline: int, loaded: Callable[[], None]) -> int:
+    def work(lifeline: int, started: Callable[[], None]) -> int:
         def child() -> None:
             made = make_app(app, given)
             _refuse_memory(made.settings, processes)
-            loaded()
-            serve(made, actors, options, lifeline=lifeline)
+            serve(made, actors, options, parent=Parent(lifeline, started))
 
         return ending(child)
 
@@ -138,28 +138,46 @@ up.__doc__ = f"{up.__doc__}{_ENDINGS}"
 run.__doc__ = f"{run.__doc__}{_ENDINGS}"
 
 
-def serve(app: Callboard, kinds: Sequence[str], options: Options, *, lifeline: int | None = None) -> None:
-    """Until a signal ends it. `lifeline`: a pipe's end; when the other end closes, the actors end in order."""
+class Parent(Struct, frozen=True):
+    """What a child process has of its parent, see processes.py. `lifeline`: the end of a pipe that closes when the
+    parent is gone; `started`: to be called once the app is connected."""
+
+    lifeline: int
+    started: Callable[[], None]
+
+
+def serve(app: Callboard, kinds: Sequence[str], options: Options, *, parent: Parent | None = None) -> None:
+    """Until a signal ends it, or the parent is gone."""
     actors: list[type[Actor]] = [find_actor(kind) for kind in kinds]
     deployment = Deployment(app, actors, options)
     _announce(app.settings, kinds)
     with asyncio.Runner(loop_factory=loop_factory()) as runner:
-        runner.run(_run(deployment, lifeline))
+        runner.run(_run(deployment, parent))
     log.info("ended in order")
 
 
-async def _run(deployment: Deployment, lifeline: int | None) -> None:
+async def _run(deployment: Deployment, parent: Parent | None) -> None:
     deployment.stop_on_signals()
-    if lifeline is not None:
-        loop = asyncio.get_running_loop()
+    if parent is None:
+        await deployment.run()
+        return
+    loop, lifeline = asyncio.get_running_loop(), parent.lifeline
 
-        def orphaned() -> None:
-            loop.remove_reader(lifeline)
-            log.warning("the parent process is gone; stopping")
-            deployment.stop()
+    def orphaned() -> None:
+        loop.remove_reader(lifeline)
+        log.warning("the parent process is gone; stopping")
+        deployment.stop()
 
-        loop.add_reader(lifeline, orphaned)
-    await deployment.run()
+    async def tell() -> None:
+        await deployment.started.wait()
+        parent.started()
+
+    loop.add_reader(lifeline, orphaned)
+    telling = asyncio.create_task(tell())
+    try:
+        await deployment.run()
+    finally:
+        telling.cancel()
 
 
 def loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
