@@ -4,8 +4,9 @@ A line `<!-- run -->` before a fenced block of `sh` or `console` marks it as a t
 it 300 seconds in place of 120. In `console` blocks the lines that begin with `$ ` are run and the others are what they
 print. A line `<!-- file: app.py -->` before any block stores it under that name first. Each block is one
 `bash -eu -o pipefail`; the first that fails or overruns ends the run with exit code 1. Commands meet an empty virtual
-environment, made beside FOLDER, so that `pip install .` is a command like any other. A RabbitMQ and a Redis are found or
-started as for a test (provision.py, so tests/ must be on PYTHONPATH), and named in CALLBOARD_BROKER and CALLBOARD_STORE.
+environment, made beside FOLDER, so that `pip install .` is a command like any other. A RabbitMQ and a Redis are found
+or started as for a test (provision.py, so tests/ must be on PYTHONPATH), and are named in CALLBOARD_BROKER and
+CALLBOARD_STORE.
 """
 
 from __future__ import annotations
