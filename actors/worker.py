@@ -123,15 +123,25 @@ class Worker(Actor):
             self.stage.log.warning("%s; going on when it is back", error)
 
     async def _consume(self, queue: str) -> None:
+        failures = 0
+        while not await self._consumed(queue):  # an outage ends, or somebody ends the process
+            if failures == 0:
+                self.stage.log.warning("the broker is away; queue %s is not consumed until it is back", queue)
+            failures += 1
+            await self.stage.sleep(self.stage.backoff(failures))
+
+    async def _consumed(self, queue: str) -> bool:
+        """Whether it is consumed, or need not be; False: the broker is away."""
         async with self._switching:
             inflow = self._inflows[queue]
             if queue in self._paused or inflow.flows or self.stage.stopping.is_set():
-                return
+                return True
             try:
                 await self.stage.broker.declare(self.stage.names.jobs_topology(queue))
+                await inflow.start()
             except BrokerUnavailable:
-                pass  # declared and consumed as soon as there is a connection
-            await inflow.start()
+                return False
+            return True
 
     def _inflow(self, queue: str) -> Inflow:
         return Inflow(self.stage.broker, self.stage.names, queue, lambda delivery: self._receive(queue, delivery))

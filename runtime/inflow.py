@@ -9,6 +9,7 @@ are settled.
 from __future__ import annotations
 
 from ..brokers.contract import Broker, Consumer, Receive
+from ..brokers.errors import BrokerUnavailable
 from ..brokers.topology import Names
 
 FEWEST, MOST = 3, 256  # messages
@@ -31,6 +32,7 @@ class Inflow:
         return self._consumer is not None
 
     async def start(self) -> None:
+        """BrokerUnavailable: nothing was started."""
         self._consumer = await self._broker.consume(
             self._names.job_queue(self._queue), self._receive, prefetch=self._prefetch
         )
@@ -56,7 +58,11 @@ class Inflow:
         prefetch = max(FEWEST, min(MOST, round(wanted / max(size, 1.0))))
         if self._prefetch / 2 < prefetch < self._prefetch * 2:
             return
+        old, before = self._consumer, self._prefetch
         self._prefetch = prefetch
-        old = self._consumer
-        await self.start()
+        try:
+            await self.start()
+        except BrokerUnavailable:  # the old one is started again with the connection
+            self._prefetch = before
+            return
         await old.cancel(requeue=False)
