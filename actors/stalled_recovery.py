@@ -181,6 +181,6 @@ def _error(max_stalled: int) -> bytes:
 
 def _history(boot: str, now: int) -> bytes:
     return msgspec.json.encode(
-        Attempt(attempt=0, dispatch=0, worker=boot, outcome="stalled", ended_at=now, reason="the worker's lease ran out")
+        Attempt(attempt=0, dispatch=0, worker=boot, outcome="stalled", ended_at=now, reason="its lease ran out")
     )
 

@@ -239,8 +239,9 @@ class Jobs(Protocol):
     async def cancel(self, queue: str, ids: Sequence[str], *, now: int, keep: Keep) -> Sequence[Cancelled]: ...
 
     async def retry(self, queue: str, ids: Sequence[str], *, now: int, grace: int) -> Sequence[Ready | State | None]:
-        """Final -> waiting, next dispatch, failures and stalled 0, error, result and `expires_at` cleared, to be published
-        by the caller. A state in the answer: that is what the job is in, and it was left alone. None: unknown."""
+        """Final -> waiting, next dispatch, failures and stalled 0, error, result and `expires_at` cleared.
+
+        The caller publishes it. A state in the answer: that is what the job is in, and it was left alone. None: unknown."""
         ...
 
     async def remove(self, queue: str, ids: Sequence[str], *, now: int) -> Sequence[Removal]:

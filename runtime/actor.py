@@ -93,7 +93,8 @@ class Stage:
     def capability(self, capability: type[C]) -> C:
         """A capability that the actor declared; CapabilityMissing, ConfigurationError."""
         if capability not in self._actor.requires:
-            raise ConfigurationError(f"actor {self._actor.kind!r} does not declare that it requires {capability.__name__}")
+            kind, wanted = self._actor.kind, capability.__name__
+            raise ConfigurationError(f"actor {kind!r} does not declare that it requires {wanted}")
         store = self._connections.store
         if capability not in store.capabilities:
             raise CapabilityMissing(capability=capability.__name__, store=store.scheme, actor=self._actor.kind)

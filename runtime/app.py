@@ -131,7 +131,8 @@ class Callboard:
         )
 
         def register(function: Callable[..., Any]) -> Task[..., Any]:
-            task: Task[..., Any] = Task(self, check_task(name or f"{function.__module__}.{function.__qualname__}"), function, options)
+            task_name = check_task(name or f"{function.__module__}.{function.__qualname__}")
+            task: Task[..., Any] = Task(self, task_name, function, options)
             if task.name in self.tasks:
                 raise ConfigurationError(f"two tasks are named {task.name!r}; give one of them another name=")
             self.tasks[task.name] = task

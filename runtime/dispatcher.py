@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Coroutine, Sequence
+from contextlib import suppress
 
 from ..brokers.contract import Broker
 from ..brokers.errors import BrokerUnavailable
@@ -123,10 +124,8 @@ class Dispatcher:
         members: list[list[int]] = []
         for (queue, priority), indexes in groups.items():
             if queue not in self._declared:
-                try:
+                with suppress(BrokerUnavailable):  # the publish below says UNKNOWN, and the relay tries again
                     await self.declare(queue)
-                except BrokerUnavailable:
-                    pass  # the publish below says UNKNOWN, and the relay tries again
             start = 0
             for bundle in split_bundles([ready[index] for index in indexes]):
                 messages.append(self._message(queue, priority, bundle))

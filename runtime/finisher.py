@@ -80,17 +80,17 @@ class Finisher:
         if answer.state is State.WAITING:
             payload = encode_body(body_of(ticket))
             dispatcher.send_soon([Ready(run.queue, ticket.id, answer.dispatch, ticket.priority, payload)])
-        elif answer.state is State.DELAYED and outcome.run_at is not None:
-            if outcome.run_at - now < self._stage.settings.scan_interval * 1000:
-                dispatcher.command_soon(f"delayed-scanner.{run.queue}", Command(command="wake", queue=run.queue))
+        soon = now + self._stage.settings.scan_interval * 1000
+        if answer.state is State.DELAYED and outcome.run_at is not None and outcome.run_at < soon:
+            dispatcher.command_soon(f"delayed-scanner.{run.queue}", Command(command="wake", queue=run.queue))
         name = "cancelled" if answer.state is State.CANCELLED else _EVENTS[outcome.ending]
         dispatcher.emit(self._event(run, name, outcome, now))
 
     def _late(self, run: Run, answer: Finished) -> None:
         self.late_finishes += 1
         self._stage.log.warning(
-            "refused the end of job %s, dispatch %d by %s: it now is %s at dispatch %d; what this run did may have been "
-            "done twice",
+            "refused the end of job %s, dispatch %d by %s: it now is %s at dispatch %d; what this run did may "
+            "have been done twice",
             run.ticket.id, run.ticket.dispatch, run.boot[:8], answer.state, answer.dispatch,
         )
         self._stage.dispatcher.emit(self._event(run, "late", run.outcome, self._stage.clock.now()))

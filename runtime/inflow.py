@@ -1,7 +1,7 @@
 """One queue's consumer in a worker, with a prefetch that follows what comes.
 
 Prefetch counts messages, and a message is one job or a bundle of 128. A worker wants its slots' worth of jobs and a
-little ahead, more ahead where jobs are short: with bundles a few messages hold that, with single jobs it takes hundreds.
+little ahead, more ahead where jobs are short: a few bundles hold that, or hundreds of single jobs.
 RabbitMQ fixes a consumer's prefetch when it starts, so another one replaces it: the old one ends once its deliveries
 are settled.
 """

@@ -108,7 +108,8 @@ def parse_deduplication(value: Mapping[str, Any]) -> Deduplication:
         raise TypeError(f"deduplication must be a mapping such as {{'id': 'customer-7'}}, not {value!r:.100}")
     unknown = set(value) - {"id", "ttl", "extend", "replace"}
     if unknown:
-        raise InvalidJob(f"deduplication has no member {sorted(map(str, unknown))[0]!r}; id, ttl, extend, replace are known")
+        first = sorted(map(str, unknown))[0]
+        raise InvalidJob(f"deduplication has no member {first!r}; known are id, ttl, extend, replace")
     name = value.get("id")
     if not isinstance(name, str) or not name or len(name.encode(errors="replace")) > 256 or not name.isprintable():
         raise InvalidJob(f"deduplication.id must be 1 to 256 bytes of printable text, not {name!r:.100}")

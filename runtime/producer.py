@@ -60,7 +60,7 @@ class Producer:
         receipts = await self._dispatcher.send(ready)
         unsent = tuple(job.id for job, got in zip(ready, receipts, strict=True) if got is not Receipt.CONFIRMED)
         if unsent:
-            raise EnqueueUncertain(unsent, "recorded in the store, which is not durable, but the broker has not taken it")
+            raise EnqueueUncertain(unsent, "recorded, but the store is not durable and the broker has not taken it")
         return answers
 
     async def drain(self) -> None:

@@ -32,6 +32,7 @@ _ITEM_MEMBERS = frozenset(
     {"task_id", "args", "kwargs", "retries", "ttl", "timeout", "backoff", "priority", "delay", "run_at", "job_id",
      "jobId", "deduplication", "debounce", "depends_on", "meta"}
 )
+_END = 2**53  # later than any moment
 _QUEUED = (State.WAITING, State.DELAYED, State.WAITING_CHILDREN)
 # Names that the reference knows as buckets though no job is ever in them: a pause belongs to the queue, a priority to
 # the order of its waiting jobs.
@@ -126,14 +127,16 @@ class Queue:
             raise TypeError(f"must be a mapping with task_id, not {item!r:.100}")
         unknown = set(item) - _ITEM_MEMBERS
         if unknown:
-            raise InvalidJob(f"unknown member {sorted(map(str, unknown))[0]!r}; known: {', '.join(sorted(_ITEM_MEMBERS))}")
+            first, known = sorted(map(str, unknown))[0], ", ".join(sorted(_ITEM_MEMBERS))
+            raise InvalidJob(f"unknown member {first!r}; known: {known}")
         if "task_id" not in item:
             raise InvalidJob(f"task_id is missing in {dict(item)!r:.100}")
         given = {name: value for name, value in item.items() if name not in ("task_id", "args", "kwargs")}
         for other_name, name in (("jobId", "job_id"), ("debounce", "deduplication")):
             other = given.pop(other_name, None)
             if other is not None and given.setdefault(name, other) != other:
-                raise InvalidJob(f"{name} and {other_name} are two names of one thing: {given[name]!r:.100}, {other!r:.100}")
+                both = f"{given[name]!r:.100}, {other!r:.100}"
+                raise InvalidJob(f"{name} and {other_name} are two names of one thing: {both}")
         args, kwargs = item.get("args"), item.get("kwargs")
         return self.app.new_job(
             item["task_id"], () if args is None else args, {} if kwargs is None else kwargs, CallOptions.parse(**given),
@@ -158,27 +161,33 @@ class Queue:
     async def drain(self, include_delayed: bool = False) -> list[str]:
         """Remove jobs that wait for a worker, and the delayed ones if asked; their ids. Running jobs are untouched."""
         removed = await self._clear(State.WAITING)
-        return removed + (await self._clear(State.DELAYED, before=_END) if include_delayed else [])
+        return removed + (await self._clear(State.DELAYED) if include_delayed else [])
 
     async def clean_jobs(self, grace: Duration = 0, limit: int = 0, state: str = "completed") -> list[str]:
-        """Remove up to `limit` (0: all) jobs that entered `state` more than `grace` seconds ago; their ids."""
-        before = self.app.clock.now() - seconds_to_ms(grace, "grace") + 1
+        """Remove up to `limit` (0: all) jobs that entered `state` more than `grace` seconds ago; their ids.
+
+        Delayed jobs go by the time they are due: with a `grace`, those that should have started that long ago."""
+        milliseconds = seconds_to_ms(grace, "grace")
+        before = self.app.clock.now() - milliseconds + 1 if milliseconds else None
         return await self._clear(self._state(state), before=before, limit=limit)
 
     async def clean(self, state: str, older_than: float | None = None) -> list[str]:
-        """Remove all jobs that entered `state` before `older_than` (Unix seconds; None: now)."""
+        """Remove all jobs that entered `state` (delayed ones: that are due) before `older_than`, in Unix seconds; None:
+        all of them."""
         before = None if older_than is None else round(older_than * 1000)
         return await self._clear(self._state(state), before=before)
 
     async def obliterate(self, force: bool = False) -> int:
         """Remove everything about the queue, its broker queue included; how many jobs that were.
 
-        Raises RuntimeError while jobs run, unless `force`: those then are asked to cancel and end unrecorded only when
-        their workers let go of them, so the queue itself is forgotten at a later call."""
+        Raises RuntimeError while jobs run, unless `force`: those are then cancelled, and their records stay if their
+        workers take longer than this call. While workers serve the queue it stays, empty, with their broker queue."""
         counts = await self.queue_counts()
         if counts.active and not force:
-            raise RuntimeError(f"queue {self.name!r} has {counts.active} running jobs; obliterate(force=True) cancels them")
-        await self.pause()
+            running = f"queue {self.name!r} has {counts.active} running jobs"
+            raise RuntimeError(f"{running}; obliterate(force=True) cancels them")
+        was_paused = await self.is_paused()
+        await self.pause()  # nothing starts while the jobs are being removed
         for job in await self.get_jobs(["active"]):
             await self.cancel_job(job.id)
         removed = 0
@@ -187,6 +196,8 @@ class Queue:
                 removed += len(await self._clear(state, before=_END))
         if await self._control.forget(self.name):
             await self.app.connections.broker.delete(self.app.connections.names.job_queue(self.name))
+        elif not was_paused:
+            await self.resume()
         return removed
 
     # --- one job ---
@@ -369,15 +380,16 @@ class Queue:
         return jobs
 
     async def _clear(self, state: State, *, before: int | None = None, limit: int = 0) -> list[str]:
+        """`before` None: what is in that state now. What is added meanwhile stays, or this might never end."""
         if state is State.ACTIVE:
             raise InvalidJob("running jobs can't be removed; cancel them, or wait until they end")
         removed: list[str] = []
         now = self.app.clock.now()
+        if before is None:
+            before = _END if state is State.DELAYED else now + 1
         while not limit or len(removed) < limit:
             size = PAGE if not limit else min(PAGE, limit - len(removed))
-            ids = await self._control.clear(
-                self.name, state, before=now + 1 if before is None else before, limit=size, now=now
-            )
+            ids = await self._control.clear(self.name, state, before=before, limit=size, now=now)
             removed += ids
             if not ids:
                 break
@@ -388,6 +400,3 @@ class Queue:
             return State(name)
         except ValueError:
             raise InvalidJob(f"{name!r:.100} is no state of a job; states are: {', '.join(State)}") from None
-
-
-_END = 2**53  # later than any moment

@@ -160,7 +160,8 @@ class Runner:
         since = run.claimed.parked_at or now
         what = f"no worker of queue {run.queue!r} knows the task {run.ticket.task!r}"
         if now - since >= grace:
-            error = ErrorInfo(type="callboard.UnknownTask", message=f"{what}, for {grace / 1000:g} s; is its module imported?")
+            message = f"{what}, for {grace / 1000:g} s; is its module imported?"
+            error = ErrorInfo(type="callboard.UnknownTask", message=message)
             return self._outcome(run, Ending.FAILED, error, keep=self._keep_failed(run, None))
         self._stage.log.warning("%s; job %s is tried again in %g s", what, run.ticket.id, PARK_SECONDS)
         pause = min(round(PARK_SECONDS * 1000), max(grace, 100))

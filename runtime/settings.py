@@ -30,7 +30,7 @@ class Retain(Struct, frozen=True, kw_only=True):
 
 
 class Settings(BaseSettings):
-    """One setting a line; each can be given as CALLBOARD_<NAME>, as a line of callboard.toml, or to `Callboard(...)`."""
+    """One setting a line; each can be given to `Callboard(...)`, as CALLBOARD_<NAME>, or as a line of callboard.toml."""
 
     model_config = SettingsConfigDict(
         env_prefix="CALLBOARD_", toml_file="callboard.toml", extra="forbid", frozen=True, validate_default=True
