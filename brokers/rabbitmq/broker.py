@@ -159,7 +159,7 @@ class RabbitMQBroker:
         return link
 
     def _present_declarer(self) -> Declarer:
-        if self._declarer is None or not self._consuming.ready:
+        if self._declarer is None or not self._declarer.up:
             raise BrokerUnavailable(self._masked, "not connected")
         return self._declarer
 
@@ -185,8 +185,9 @@ class RabbitMQBroker:
 
     async def _set_up_consuming(self, link: Link) -> None:
         self._version = link.server_version
-        self._declarer = declarer = Declarer(link)
-        seen = await self._declare_remembered(declarer)
+        # From here on `declare` uses it: whatever was asked for before is among those remembered.
+        self._declarer = Declarer(link)
+        await self._declare_remembered(self._declarer)
         for consumer in list(self._consumers):
             try:
                 await consumer.start(link)
@@ -195,23 +196,16 @@ class RabbitMQBroker:
             except BrokerError as error:
                 log.warning("Queue %s cannot be consumed: %s", consumer.queue, error)
                 self._in_background(self._restart(consumer, link))
-        # What somebody asked for meanwhile was refused, as there was no connection yet, and remembered.
-        while later := [topology for topology in self._topologies if topology not in seen]:
-            seen += await self._declare_remembered(declarer, later)
 
-    async def _declare_remembered(
-        self, declarer: Declarer, topologies: Sequence[Topology] | None = None
-    ) -> list[Topology]:
-        """Those that were tried. One that is refused does not stop the others."""
-        tried = list(self._topologies if topologies is None else topologies)
-        for topology in tried:
+    async def _declare_remembered(self, declarer: Declarer) -> None:
+        """One that is refused does not stop the others."""
+        for topology in list(self._topologies):
             try:
                 await declarer.declare(topology, again=True)
             except BrokerUnavailable:
                 raise
             except BrokerError as error:
                 log.error("A remembered topology cannot be declared: %s", error)
-        return tried
 
     def _declare_missing(self) -> None:
         """A publish met an exchange that is not there."""

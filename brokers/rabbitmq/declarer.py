@@ -30,6 +30,10 @@ class Declarer:
         self._lock = asyncio.Lock()
         self._declared: set[Topology] = set()
 
+    @property
+    def up(self) -> bool:
+        return self._link.up
+
     async def declare(self, topology: Topology, *, again: bool = False) -> None:
         if topology in self._declared and not again:
             return

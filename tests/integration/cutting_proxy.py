@@ -10,7 +10,7 @@ from yarl import URL
 
 class CuttingProxy:
     """`cut` closes every connection, at once, and refuses new ones until `mend`. `freeze` carries nothing more but
-    keeps the connections, until `thaw`."""
+    keeps the connections, `mute` carries no more answers, until `thaw`."""
 
     def __init__(self, url: str) -> None:
         self._target = URL(url)
@@ -18,6 +18,8 @@ class CuttingProxy:
         self._clients: set[asyncio.StreamWriter] = set()
         self._flowing = asyncio.Event()
         self._flowing.set()
+        self._answering = asyncio.Event()
+        self._answering.set()
         self._open = True
         self.accepted = 0
         self.carried = 0  # bytes from clients
@@ -53,8 +55,12 @@ class CuttingProxy:
     def freeze(self) -> None:
         self._flowing.clear()
 
+    def mute(self) -> None:
+        self._answering.clear()
+
     def thaw(self) -> None:
         self._flowing.set()
+        self._answering.set()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         if not self._open:
@@ -75,7 +81,9 @@ class CuttingProxy:
         try:
             while data := await reader.read(65_536):
                 await self._flowing.wait()
-                if writer not in self._clients:
+                if writer in self._clients:
+                    await self._answering.wait()
+                else:
                     self.carried += len(data)
                 writer.write(data)
                 await writer.drain()

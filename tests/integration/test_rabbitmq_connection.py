@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from pathlib import Path
 from random import Random
 
@@ -138,6 +139,18 @@ async def test_a_frozen_connection_times_out_as_unknown_and_goes_on_when_it_thaw
     assert bench.broker.connected
 
 
+async def test_publishes_that_were_given_up_leave_their_place_to_later_ones(bench: Bench, amqp_url: str) -> None:
+    bench.proxy.mute()
+    for _ in range(4):
+        assert await bench.publish(*(b"x" for _ in range(250)), timeout=0.2) == [Receipt.UNKNOWN] * 250
+    other = RabbitMQBroker.from_url(amqp_url, name="other")
+    await other.open()
+    await eventually(lambda: other.depth(bench.queue), Depth(ready=1000, consumers=0))
+    await other.close()
+    bench.proxy.thaw()
+    assert await bench.publish(b"y") == [Receipt.CONFIRMED]
+
+
 async def test_an_alarm_makes_it_disconnected_and_publishes_unknown_until_it_ends(bench: Bench) -> None:
     changes: list[bool] = []
     bench.broker.watch(changes.append)
@@ -269,6 +282,20 @@ async def test_declaring_the_same_again_makes_no_round_trip(bench: Bench) -> Non
     assert bench.proxy.carried == sent
     await bench.broker.redeclare(topology)
     assert bench.proxy.carried > sent
+
+
+async def test_what_is_declared_at_any_moment_of_a_reconnect_is_there_afterwards(bench: Bench) -> None:
+    bench.proxy.cut()
+    await bench.connected(False)
+    bench.proxy.mend()
+    names = []
+    while not bench.broker.connected:
+        names.append(f"{bench.queue}.{len(names)}")
+        with suppress(BrokerUnavailable):
+            await bench.broker.declare(Topology(queues=(Queue(names[-1], exclusive=True),)))
+        await asyncio.sleep(0.002)
+    for name in names:
+        assert await bench.broker.depth(name) == Depth(ready=0, consumers=0)
 
 
 async def test_a_remembered_topology_that_no_longer_fits_does_not_stop_the_others_or_the_connection(
