@@ -12,27 +12,29 @@ from msgspec import Struct
 
 
 class Info(Struct, frozen=True, kw_only=True):
+    """`copies_refused`: tickets of jobs that somebody had already run or was running, since the start."""
+
     host: str
     pid: int
     python: str
     queues: list[str]
     concurrency: int
+    copies_refused: int = 0
 
 
 class WorkerInfo:
     def __init__(self, queues: Sequence[str], concurrency: int) -> None:
-        self._encoded = msgspec.json.encode(
-            Info(
-                host=socket.gethostname(),
-                pid=os.getpid(),
-                python=sys.version.split()[0],
-                queues=list(queues),
-                concurrency=concurrency,
-            )
+        self.copies_refused = 0
+        self._info = Info(
+            host=socket.gethostname(),
+            pid=os.getpid(),
+            python=sys.version.split()[0],
+            queues=list(queues),
+            concurrency=concurrency,
         )
 
     def encode(self) -> bytes:
-        return self._encoded
+        return msgspec.json.encode(msgspec.structs.replace(self._info, copies_refused=self.copies_refused))
 
 
 def decode_info(encoded: bytes) -> Info:
