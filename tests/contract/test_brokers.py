@@ -4,12 +4,12 @@ from collections.abc import AsyncIterator, Sequence
 
 import aiormq
 import pytest
-from integration.cutting_proxy import CuttingProxy
 
 from callboard.brokers.contract import Broker
 from callboard.brokers.memory import MemoryBroker
 from callboard.brokers.rabbitmq import RabbitMQBroker
 from callboard.runtime.testing.brokers import BrokerConformance
+from integration.cutting_proxy import CuttingProxy
 
 
 class TestMemoryBroker(BrokerConformance):

@@ -11,8 +11,6 @@ from random import Random
 
 import aiormq
 import pytest
-from integration.cutting_proxy import CuttingProxy
-from servers import ProgramMissing, RabbitMQServer, free_port
 from yarl import URL
 
 from callboard.brokers.contract import Depth
@@ -21,6 +19,8 @@ from callboard.brokers.message import Message, Receipt
 from callboard.brokers.rabbitmq import RabbitMQBroker
 from callboard.brokers.topology import Exchange, Queue, Topology
 from callboard.runtime.testing.broker_stage import Inbox, acknowledge, eventually
+from integration.cutting_proxy import CuttingProxy
+from servers import ProgramMissing, RabbitMQServer, free_port
 
 # connection.blocked with the reason "low" and connection.unblocked, as the server sends them.
 BLOCKED = b"\x01\x00\x00\x00\x00\x00\x08\x00\x0a\x00\x3c\x03low\xce"

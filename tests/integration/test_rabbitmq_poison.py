@@ -7,11 +7,11 @@ from collections.abc import AsyncIterator
 
 import pamqp.frame
 import pytest
-from integration.raw_amqp import KILLERS, ODD, RawPublisher
 
 from callboard.brokers.rabbitmq import RabbitMQBroker
 from callboard.brokers.topology import Queue, Topology
 from callboard.runtime.testing.broker_stage import Inbox, acknowledge
+from integration.raw_amqp import KILLERS, ODD, RawPublisher
 
 
 @pytest.fixture
