@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TypeVar
 
 import pytest
+
 from servers import ProgramMissing, RabbitMQServer, RedisServer
 
 Server = TypeVar("Server", RedisServer, RabbitMQServer)

@@ -24,6 +24,7 @@ from types import TracebackType
 from typing import Self
 
 from msgspec import Struct
+
 from servers import OwnedProcess
 
 TESTS = Path(__file__).parents[1]

@@ -21,10 +21,10 @@ from itertools import count
 from pathlib import Path
 from random import Random
 
-from faults.workload import app, plan, work, work_in_thread
 from msgspec import Struct
 
 from callboard import EnqueueUncertain
+from faults.workload import app, plan, work, work_in_thread
 
 LANES = 8
 AGAIN_SECONDS = 0.1

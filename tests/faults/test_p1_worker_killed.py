@@ -13,6 +13,7 @@ import asyncio
 from pathlib import Path
 
 import pytest
+
 from faults.fleet import LEASE_SECONDS
 from faults.ledger import Run
 from faults.scene import Scene
@@ -42,7 +43,7 @@ async def test_a_killed_worker_costs_a_repeat_of_what_it_ran_and_nothing_else(
             held += await scene.held(kill.process)
             caught = scene.running(process=kill.process)
             hits += bool(caught)
-            cut_short += [(kill.elapsed, run) for run in caught]
+            cut_short += [(kill.elapsed, start.run) for start in caught]
             await asyncio.sleep(scene.random.uniform(0.0, 1.0))
             worker.start()
 

@@ -13,11 +13,11 @@ import time
 from pathlib import Path
 from random import Random
 
-from faults.ledger import Ledger, Run
 from msgspec import Struct
 
 from callboard import Callboard, Context
 from callboard.runtime.clock import SystemClock
+from faults.ledger import Ledger, Run
 
 APP = "faults.workload:app"
 QUEUES = ("images", "mail", "orders", "reports")
