@@ -107,7 +107,7 @@ class Subscription:
                     await channel.basic_consume(self._queue, _never_called, exclusive=exclusive, consumer_tag=tag)
         except BaseException:
             self.over = True
-            self._link.forget(self._number)
+            self._link.forget(self._number, self)
             self._close_soon()
             raise
         if self.over:
@@ -141,7 +141,7 @@ class Subscription:
             self._flush()
             self._close_soon()
         self.over = True
-        self._link.forget(self._number)
+        self._link.forget(self._number, self)
         if self._started:
             self._ended(f"{code} {reason}" if code else reason)
 
@@ -168,7 +168,7 @@ class Subscription:
                 # Heard, and dropped, until the channel is closed: aiormq must not meet deliveries.
                 await close_channel(self._channel, self._link.broker)
             finally:
-                self._link.forget(self._number)
+                self._link.forget(self._number, self)
             return
         self._draining = True
         # Without an answer the channel ends, and its deliveries are lost as with the connection.
@@ -195,7 +195,7 @@ class Subscription:
             self._link.write(b"".join(frames))
         if self._draining and not self._unsettled:
             self.over = True
-            self._link.forget(self._number)
+            self._link.forget(self._number, self)
             self._close_soon()
 
     def _ack_frames(self) -> list[bytes]:

@@ -131,8 +131,8 @@ class Link:
     def listen(self, channel: int, listener: Listener) -> None:
         self._tap.listen(channel, listener)
 
-    def forget(self, channel: int) -> None:
-        self._tap.forget(channel)
+    def forget(self, channel: int, listener: Listener) -> None:
+        self._tap.forget(channel, listener)
 
     def write(self, frames: bytes) -> None:
         """At once, without waiting; nothing where the connection is lost."""

@@ -131,7 +131,7 @@ class Publisher:
         """What is in flight is UNKNOWN. The channel goes with its connection."""
         if self._reopening is not None:
             self._reopening.cancel()
-        self._link.forget(self._number)
+        self._link.forget(self._number, self)
         self._channel = None
         self._lose_all()
 
@@ -160,7 +160,7 @@ class Publisher:
         self._pump()
 
     def ended(self, code: int, reason: str) -> None:
-        self._link.forget(self._number)
+        self._link.forget(self._number, self)
         self._channel = None
         if not self._link.up or not code:
             self._lose_all()
@@ -183,7 +183,7 @@ class Publisher:
         try:
             if self._channel is not None:
                 channel, self._channel = self._channel, None
-                self._link.forget(self._number)
+                self._link.forget(self._number, self)
                 self._lose_flights()
                 await close_channel(channel, self._link.broker)
             await self.open()

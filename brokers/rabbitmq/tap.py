@@ -108,8 +108,11 @@ class Tap(asyncio.StreamReaderProtocol):
     def listen(self, channel: int, listener: Listener) -> None:
         self._channels[channel] = _Channel(listener)
 
-    def forget(self, channel: int) -> None:
-        self._channels.pop(channel, None)
+    def forget(self, channel: int, listener: Listener) -> None:
+        """Unless the number is another's by now: the server gives it again as soon as a channel is closed."""
+        heard = self._channels.get(channel)
+        if heard is not None and heard.listener is listener:
+            del self._channels[channel]
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
