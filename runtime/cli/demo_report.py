@@ -80,7 +80,7 @@ def live_view(report: Report, counts: Mapping[str, Counts], *, now: int, stoppin
     head.add_column(no_wrap=True)
     head.add_column(justify="right", no_wrap=True)
     head.add_row(
-        Text.assemble(("Callboard demo", "bold"), ("  worker, scanner, recovery and retention, in memory", "dim")),
+        Text.assemble(("Callboard demo", "bold"), ("  four actors in one process, in memory", "dim")),
         Text("ending in order" if stopping else f"{left:3.0f} s left", style="bold yellow" if stopping else "bold"),
     )
     bar = ProgressBar(

@@ -1,0 +1,35 @@
+"""The app that test_cli_*.py hand to real `callboard` processes; its settings come from their environment."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+from callboard import Callboard, Context
+
+app = Callboard()
+
+
+@app.task(name="cli.add", queue="sums")
+async def add(left: int, right: int) -> int:
+    return left + right
+
+
+@app.task(name="cli.fail", queue="sums")
+async def fail(message: str) -> None:
+    raise ValueError(message)
+
+
+@app.task(name="cli.steps", queue="sums")
+async def steps(ctx: Context, count: int) -> int:
+    ctx.progress({"step": count})
+    return count
+
+
+@app.task(name="cli.hold", queue="holds")
+async def hold(folder: str) -> str:
+    """Says that it runs by the file `running`, and ends when there is a file `end`."""
+    Path(folder, "running").touch()
+    while not Path(folder, "end").exists():
+        await asyncio.sleep(0.02)
+    return "held"
