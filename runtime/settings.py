@@ -14,7 +14,6 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 from ..metadata.job import Keep
 from .errors import ConfigurationError
-from .urls import masked
 
 MEMORY = "memory://"
 
@@ -30,7 +29,7 @@ class Retain(Struct, frozen=True, kw_only=True):
 
 
 class Settings(BaseSettings):
-    """One setting a line; each can be given to `Callboard(...)`, as CALLBOARD_<NAME>, or as a line of callboard.toml."""
+    """One setting a line; each is given to `Callboard(...)`, as CALLBOARD_<NAME>, or as a line of callboard.toml."""
 
     model_config = SettingsConfigDict(
         env_prefix="CALLBOARD_", toml_file="callboard.toml", extra="forbid", frozen=True, validate_default=True
@@ -62,7 +61,7 @@ class Settings(BaseSettings):
     @classmethod
     def _has_scheme(cls, value: SecretStr) -> SecretStr:
         if "://" not in value.get_secret_value():
-            raise ValueError(f"{masked(value.get_secret_value())!r} is no URL; an example: redis://localhost:6379/0")
+            raise ValueError("what was given is no URL (it has no '://'); an example: redis://localhost:6379/0")
         return value
 
     @classmethod

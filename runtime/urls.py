@@ -11,11 +11,13 @@ def scheme_of(url: str) -> str:
 
 def masked(url: str) -> str:
     """The URL with its user information replaced by `***`, and without its query, which may hold secrets too."""
+    if "://" not in url:  # not a URL, but "user:password@host" may be meant as one
+        return "***"
     try:
         parts = urlsplit(url)
         port = f":{parts.port}" if parts.port else ""
     except ValueError:
-        return f"{scheme_of(url)}://***" if "://" in url else "***"
+        return f"{scheme_of(url)}://***"
     if not parts.scheme:
         return "***"
     user = "***@" if "@" in parts.netloc else ""
