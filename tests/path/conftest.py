@@ -6,7 +6,6 @@ from collections.abc import AsyncIterator
 import pytest
 
 from callboard import Callboard
-
 from path.place import Errors, Place
 
 

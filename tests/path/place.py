@@ -1,4 +1,4 @@
-"""Where a test of the path of a job happens: a broker, a store, a namespace of its own, and a clean floor afterwards."""
+"""Where a test happens: a broker, a store, a namespace of its own on both, and a clean floor afterwards."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from typing import Any
 from uuid import uuid4
 
 import aiormq
-from redis_space import RedisSpace
 
 from callboard import Callboard
 from callboard.brokers.topology import Names
 from callboard.metadata.contract import Inspection, QueueControl
+from redis_space import RedisSpace
 
 
 class Place:

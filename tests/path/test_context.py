@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -52,7 +53,7 @@ async def test_the_fence_grows_with_each_run_and_the_idempotency_key_stays(app: 
             await job.result(5)
     attempts, fences, keys = zip(*seen, strict=True)
     assert list(attempts) == list(range(1, 13))
-    assert all(later > earlier for earlier, later in zip(fences, fences[1:], strict=False))
+    assert all(later > earlier for earlier, later in pairwise(fences))
     assert set(keys) == {job.id}
 
 

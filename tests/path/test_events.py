@@ -41,7 +41,9 @@ class Listener:
 async def listening(app: Callboard, pattern: str) -> AsyncIterator[Listener]:
     broker, names = app.connections.broker, app.connections.names
     queue = f"{names.namespace}.{uuid4().hex}"
-    await broker.declare(Topology(queues=(Queue(queue, exclusive=True),), bindings=(Binding(queue, names.events, pattern),)))
+    await broker.declare(
+        Topology(queues=(Queue(queue, exclusive=True),), bindings=(Binding(queue, names.events, pattern),))
+    )
     listener = Listener()
     consumer = await broker.consume(queue, listener.receive, prefetch=100)
     yield listener
@@ -83,7 +85,8 @@ async def test_each_end_of_a_job_is_told_with_who_ran_it_and_why_it_failed(app: 
 
         expired = await t.options(ttl=0.01, delay=0.05).enqueue("well")
         assert (await listener.of(expired.id, "expired")).task == "t"
-    assert set(listener.keys) >= {f"emails.{name}" for name in ("completed", "retried", "failed", "cancelled", "expired")}
+    ends = ("completed", "retried", "failed", "cancelled", "expired")
+    assert set(listener.keys) >= {f"emails.{name}" for name in ends}
 
 
 async def test_who_binds_one_kind_of_event_hears_no_other(app: Callboard) -> None:

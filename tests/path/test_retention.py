@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from redis_space import RedisSpace
 
 from callboard import Callboard, JobFailed, Retain
 from callboard.runtime.testing import running, settled
 from path.place import Place
+from redis_space import RedisSpace
 
 
 async def fill(app: Callboard, queue: str, task: str, number: int) -> None:

@@ -56,7 +56,8 @@ def test_a_queue_is_served_before_those_after_it() -> None:
     add(backlog, "b", "b1", "b2")
     add(backlog, "a", "a1", "a2")
     assert len(backlog) == 4
-    assert [take(backlog, 3), take(backlog, 3), take(backlog, 3)] == [("a", ["a1", "a2"]), ("b", ["b1", "b2"]), ("", [])]
+    taken = [take(backlog, 3) for _ in range(3)]
+    assert taken == [("a", ["a1", "a2"]), ("b", ["b1", "b2"]), ("", [])]
 
 
 def test_higher_priorities_are_taken_first_and_equal_ones_as_they_came() -> None:

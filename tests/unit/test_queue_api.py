@@ -1,0 +1,76 @@
+"""The names and shapes of the public face that users of AsyncMQ and BullMQ know."""
+
+from __future__ import annotations
+
+import inspect
+
+import pytest
+
+import callboard
+from callboard import Callboard, Queue
+
+METHODS = {
+    "add": ["task_id", "args", "kwargs", "retries", "ttl", "timeout", "backoff", "priority", "delay", "run_at",
+            "job_id", "deduplication", "debounce", "depends_on", "meta", "confirm"],
+    "add_bulk": ["jobs", "confirm"],
+    "cancel_job": ["job_id"],
+    "clean": ["state", "older_than"],
+    "clean_jobs": ["grace", "limit", "state"],
+    "count": [],
+    "delay": ["payload", "run_at"],
+    "drain": ["include_delayed"],
+    "enqueue": ["payload"],
+    "enqueue_delayed": ["payload", "run_at"],
+    "get_active": ["start", "end"],
+    "get_completed": ["start", "end"],
+    "get_debounce_job_id": ["deduplication_id"],
+    "get_deduplication_job_id": ["deduplication_id"],
+    "get_delayed": ["start", "end"],
+    "get_failed": ["start", "end"],
+    "get_job": ["job_id"],
+    "get_job_count_by_types": ["types"],
+    "get_job_counts": ["types"],
+    "get_job_progress": ["job_id"],
+    "get_job_result": ["job_id"],
+    "get_job_state": ["job_id"],
+    "get_jobs": ["types", "start", "end", "asc"],
+    "get_waiting": ["start", "end"],
+    "get_waiting_children": ["start", "end"],
+    "is_paused": [],
+    "list_delayed": [],
+    "list_jobs": ["state"],
+    "obliterate": ["force"],
+    "pause": [],
+    "queue_stats": [],
+    "remove_deduplication_key": ["deduplication_id"],
+    "remove_delayed": ["job_id"],
+    "remove_job": ["job_id"],
+    "resume": [],
+    "retry_job": ["job_id"],
+    "send": ["payload"],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_queue_has_each_known_method_as_a_coroutine_with_its_parameters(name: str) -> None:
+    method = getattr(Queue, name)
+    assert inspect.iscoroutinefunction(method)
+    assert list(inspect.signature(method).parameters)[1:] == METHODS[name]
+
+
+async def test_an_item_of_a_bulk_has_the_members_that_add_has_parameters() -> None:
+    async with Callboard(broker="memory://", store="memory://") as app:
+        item = dict.fromkeys([*METHODS["add"], "jobId"], None) | {"task_id": "t"}
+        del item["confirm"]
+        assert len(await app.queue("q").add_bulk([item])) == 1
+
+
+def test_the_public_names_are_sorted_and_all_there() -> None:
+    assert callboard.__all__ == sorted(callboard.__all__)
+    assert [name for name in callboard.__all__ if not hasattr(callboard, name)] == []
+
+
+def test_the_test_kit_needs_no_pytest() -> None:
+    from callboard.runtime import testing
+
+    assert testing.__all__ == ["running", "settled"]

@@ -1,0 +1,159 @@
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from random import Random
+from typing import ClassVar
+
+import pytest
+
+from callboard import Callboard, ConfigurationError
+from callboard.runtime.actor import Actor, Options, Stage
+from callboard.runtime.errors import GaveUp
+from callboard.runtime.supervisor import MAX_RESTARTS, WITHIN_SECONDS, Supervisor
+
+
+class StillClock:
+    """Time passes only in sleeps, and `per_run` seconds with each run of an actor."""
+
+    def __init__(self) -> None:
+        self.time = 0.0
+        self.slept: list[float] = []
+
+    def now(self) -> int:
+        return round(self.time * 1000)
+
+    def elapsed(self) -> float:
+        return self.time
+
+    async def sleep(self, seconds: float) -> None:
+        self.slept.append(seconds)
+        self.time += seconds
+        await asyncio.sleep(0)
+
+
+class Scripted(Actor):
+    """Each run does the next thing of the script; after the last it waits for the end."""
+
+    kind = "scripted"
+    script: ClassVar[list[Callable[[], None]]]
+    stages: ClassVar[list[Stage]]
+    ended: ClassVar[list[str]]
+
+    async def run(self) -> None:
+        type(self).stages.append(self.stage)
+        if type(self).script:
+            type(self).script.pop(0)()
+        await self.stage.stopping.wait()
+        type(self).ended.append("hurried" if self.stage.hurry.is_set() else "in order")
+
+
+def actor_with(*script: Callable[[], None], kind_name: str = "scripted") -> type[Scripted]:
+    return type("One", (Scripted,), {"kind": kind_name, "script": list(script), "stages": [], "ended": []})
+
+
+def fail() -> None:
+    raise ValueError("broken")
+
+
+class House:
+    def __init__(self, *actors: type[Scripted]) -> None:
+        self.clock = StillClock()
+        self.app = Callboard(broker="memory://", store="memory://", clock=self.clock)
+        self.supervisor = Supervisor(self.app, self._make_stage, list(actors), Random(1))
+
+    def _make_stage(self, actor: type[Actor]) -> Stage:
+        return Stage(actor, self.app, Options(), random=Random(1))
+
+    async def run(self, until: Callable[[], bool]) -> None:
+        async with self.app:
+            running = asyncio.create_task(self.supervisor.run())
+            async with asyncio.timeout(5):
+                while not until() and not running.done():
+                    await asyncio.sleep(0)
+            self.supervisor.stop()
+            await running
+
+
+async def test_an_actor_that_fails_is_started_again_as_a_new_instance() -> None:
+    actor = actor_with(fail, fail)
+    await House(actor).run(lambda: len(actor.stages) == 3)
+    assert len({stage.instance for stage in actor.stages}) == 3
+    assert actor.ended == ["in order"]
+
+
+async def test_the_pauses_before_restarts_grow_and_are_jittered() -> None:
+    actor = actor_with(*[fail] * MAX_RESTARTS)
+    house = House(actor)
+    await house.run(lambda: len(actor.stages) == MAX_RESTARTS + 1)
+    pauses = house.clock.slept
+    assert all(0.1 * 2**n <= pause <= 0.2 * 2**n for n, pause in enumerate(pauses, start=1)), pauses
+    assert len(pauses) == MAX_RESTARTS
+
+
+async def test_past_the_restart_intensity_it_gives_up_and_stops_the_others_in_order() -> None:
+    broken, sound = actor_with(*[fail] * 99, kind_name="broken"), actor_with(kind_name="sound")
+    with pytest.raises(GaveUp, match="actor broken failed 6 times within 60 s: giving up") as gave_up:
+        await House(broken, sound).run(lambda: False)
+    assert isinstance(gave_up.value.__cause__, ValueError)
+    assert len(broken.stages) == MAX_RESTARTS + 1
+    assert sound.ended == ["in order"]
+
+
+async def test_failures_that_are_long_ago_do_not_count() -> None:
+    house: House
+
+    def fail_later() -> None:
+        house.clock.time += WITHIN_SECONDS
+        raise ValueError
+
+    actor = actor_with(*[fail_later] * (3 * MAX_RESTARTS))
+    house = House(actor)
+    await house.run(lambda: len(actor.stages) == 3 * MAX_RESTARTS + 1)
+    assert max(house.clock.slept) <= 0.4
+
+
+async def test_a_wrong_configuration_is_not_tried_again() -> None:
+    def refuse() -> None:
+        raise ConfigurationError("no queue to serve")
+
+    broken, sound = actor_with(refuse), actor_with(kind_name="sound")
+    with pytest.raises(ConfigurationError, match="no queue to serve"):
+        await House(broken, sound).run(lambda: False)
+    assert len(broken.stages) == 1
+    assert sound.ended == ["in order"]
+
+
+async def test_stopping_ends_every_actor_in_order_and_hurry_reaches_them() -> None:
+    actors = [actor_with(), actor_with(kind_name="second")]
+    house = House(*actors)
+    async with house.app:
+        running = asyncio.create_task(house.supervisor.run())
+        while not all(actor.stages for actor in actors):
+            await asyncio.sleep(0)
+        house.supervisor.stop(hurry=True)
+        await running
+    assert [actor.ended for actor in actors] == [["hurried"]] * 2
+
+
+async def test_a_supervisor_that_is_stopped_before_it_runs_starts_nothing() -> None:
+    actor = actor_with()
+    house = House(actor)
+    house.supervisor.stop()
+    async with house.app:
+        await house.supervisor.run()
+    assert actor.stages == []
+
+
+async def test_what_an_actor_raises_while_it_is_stopped_comes_out() -> None:
+    class Clumsy(Scripted):
+        script: ClassVar[list[Callable[[], None]]] = []
+        stages: ClassVar[list[Stage]] = []
+        ended: ClassVar[list[str]] = []
+
+        async def run(self) -> None:
+            await super().run()
+            raise OSError("at the very end")
+
+    with pytest.raises(OSError, match="at the very end"):
+        await House(Clumsy).run(lambda: bool(Clumsy.stages))
