@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from urllib.parse import urlsplit
 
 import pytest
 
-from integration.cli_process import APP, Cli
+from integration.cli_process import APP, Cli, Place
 
 MARKER = "hunter2marker"
 COMMANDS = (
@@ -38,12 +39,19 @@ BROKERS = (
 )
 
 
+@pytest.fixture(scope="module")
+def namespace(redis_url: str, amqp_url: str) -> Iterator[str]:
+    place = Place(redis_url=redis_url, amqp_url=amqp_url)
+    yield place.namespace
+    place.delete("sums")
+
+
 @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
 @pytest.mark.parametrize("store", STORES)
 def test_no_command_prints_the_password_of_a_store(
-    command: tuple[str, ...], store: str, redis_url: str, amqp_url: str
+    command: tuple[str, ...], store: str, redis_url: str, amqp_url: str, namespace: str
 ) -> None:
-    ended = Cli(broker=amqp_url, store=store.format(server=server_of(redis_url)), namespace="cli-secrets").run(*command)
+    ended = Cli(broker=amqp_url, store=store.format(server=server_of(redis_url)), namespace=namespace).run(*command)
 
     assert ended.code in (2, 69), ended
     assert "callboard: " in ended.stderr
@@ -54,9 +62,9 @@ def test_no_command_prints_the_password_of_a_store(
 @pytest.mark.parametrize("command", COMMANDS[1:3], ids=" ".join)
 @pytest.mark.parametrize("broker", BROKERS)
 def test_no_command_prints_the_password_of_a_broker(
-    command: tuple[str, ...], broker: str, redis_url: str, amqp_url: str
+    command: tuple[str, ...], broker: str, redis_url: str, amqp_url: str, namespace: str
 ) -> None:
-    cli = Cli(broker=broker.format(server=server_of(amqp_url)), store=redis_url, namespace="cli-secrets")
+    cli = Cli(broker=broker.format(server=server_of(amqp_url)), store=redis_url, namespace=namespace)
     ended = cli.run(*command)
 
     assert ended.code in (2, 69), ended
