@@ -64,7 +64,7 @@ def queues(
     if as_json:
         print_json([{"queue": name, **msgspec.to_builtins(count)} for name, count in counts.items()])
         return
-    made = table("queue", *_COLUMNS, "paused", right=_COLUMNS)
+    made = table("queue", *_COLUMNS, "paused", right=_COLUMNS, whole=("queue",))
     for name, count in counts.items():
         cells = (count_text(getattr(count, column), _STYLES[column]) for column in _COLUMNS)
         made.add_row(safe(name), *cells, safe("paused" if count.paused else "", "bold yellow"))

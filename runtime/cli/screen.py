@@ -78,7 +78,7 @@ def show(*parts: RenderableType) -> None:
 
 def table(*columns: str, right: Iterable[str] = (), whole: Iterable[str] = ()) -> Table:
     """An empty table. `right`: columns of numbers; `whole`: columns whose values are folded, never cut."""
-    made = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="bold", show_edge=False)
+    made = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, header_style="bold", show_edge=False)
     for column in columns:
         made.add_column(
             column,
