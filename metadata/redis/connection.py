@@ -18,7 +18,7 @@ from redis.exceptions import NoScriptError, RedisError
 
 from ..errors import StoreUnavailable
 from .address import Address
-from .failures import translated
+from .failures import is_closed_transport, translated
 from .keys import Keys
 from .scripts import Script, read_scripts
 
@@ -122,6 +122,10 @@ class RedisConnection:
             return await call()
         except (RedisError, OSError) as error:
             raise translated(error, self.address.name) from error
+        except RuntimeError as error:
+            if not is_closed_transport(error):
+                raise
+            raise StoreUnavailable(self.address.name, "the connection was lost before a command was sent") from error
 
     def _open_client(self) -> Redis:
         if self._client is None:

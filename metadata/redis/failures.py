@@ -38,3 +38,9 @@ def translated(error: Failure, store: str) -> MetadataError:
     if isinstance(error, (*_UNAVAILABLE, OSError)) or _PASSING.search(str(error)):
         return StoreUnavailable(store, text)
     return StoreError(f"store {store}: {text}")
+
+
+def is_closed_transport(error: RuntimeError) -> bool:
+    """Whether uvloop says so that the server has gone: it raises no OSError for a write to a closed transport, and the
+    driver lets that pass."""
+    return "the handler is closed" in str(error)
