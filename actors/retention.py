@@ -6,7 +6,8 @@ in an index.
 
 from __future__ import annotations
 
-from ..metadata.contract import MAX_BATCH, QueueControl, Retention as Pruning
+from ..metadata.contract import MAX_BATCH, QueueControl
+from ..metadata.contract import Retention as Pruning
 from ..runtime.actor import Consumes, Stage
 from ..runtime.rounds import RoundsActor
 

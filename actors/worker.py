@@ -30,11 +30,10 @@ from ..runtime.actor import Actor, Consumes, Mailbox, Stage
 from ..runtime.backlog import Backlog, Parcel, Pending
 from ..runtime.dead_letters import DeadLetters
 from ..runtime.errors import ConfigurationError
-from ..runtime.finisher import Finisher
 from ..runtime.heart import Heart
 from ..runtime.inflow import Inflow
 from ..runtime.run import Interruption, Run
-from ..runtime.runner import Runner
+from ..runtime.runs import Runs
 from ..runtime.wire import Command, Event, body_of, decode_bundle, encode_body, new_job
 from ..runtime.worker_info import WorkerInfo
 
@@ -64,21 +63,21 @@ class Worker(Actor):
         self._inflows = {queue: self._inflow(queue) for queue in self._queues}
         self._paused: set[str] = set()
         self._switching = asyncio.Lock()
-        self._runs: dict[tuple[str, str], Run] = {}
-        self._started: dict[tuple[str, str, int], None] = {}  # dispatches this boot has claimed and not forgotten
-        self._ended: list[tuple[str, str, int]] = []
         self._work = asyncio.Event()
         self._beaten = asyncio.Event()
-        self._idle = asyncio.Event()
         self._certain_until = 0.0  # by clock.elapsed(): past it the lease may be lost, and nothing new is claimed
-        self._claimed_count = 0
         self._mailbox = Mailbox(self, keys=tuple(f"worker.{queue}" for queue in self._queues))
         self._dead = DeadLetters(stage.connections)
         self._info = WorkerInfo(self._queues, stage.options.concurrency)
         self._heart = Heart(stage.connections, queues=self._queues, info=self._info.encode, beaten=self._on_beat)
-        self._runner = Runner(stage, lease_is_certain=self._lease_is_certain, released=self._released)
-        self._finisher = Finisher(stage, boot=self._boot)
         self._group = asyncio.TaskGroup()
+        self._runs = Runs(
+            stage,
+            spawn=self._group.create_task,
+            lease_is_certain=self._lease_is_certain,
+            released=self._released,
+            changed=self._work.set,
+        )
 
     async def run(self) -> None:
         stage = self.stage
@@ -100,14 +99,14 @@ class Worker(Actor):
                 await self._shut_down(claiming)
         finally:
             await self._heart.stop()
-            await self._runner.close()
+            await self._runs.close()
         await self._leave()
 
     def receive(self, command: Command) -> None:
         match command.command:
             case "cancel":
                 for job_id in command.jobs:
-                    self._cancel((command.queue or "", job_id))
+                    self._runs.cancel((command.queue or "", job_id))
             case "pause" if command.queue in self._queues:
                 self._group.create_task(self._pause(command.queue or ""))
             case "resume" if command.queue in self._queues:
@@ -178,7 +177,7 @@ class Worker(Actor):
             self._work.clear()
             if self.stage.stopping.is_set():
                 return
-            while self._free > 0 and self._lease_is_certain() and self._finisher.has_room:
+            while self._free > 0 and self._lease_is_certain() and self._runs.has_room:
                 queue, pending = self._backlog.take(min(self._free, MAX_BATCH))
                 if not pending:
                     break
@@ -189,9 +188,7 @@ class Worker(Actor):
 
     async def _claim(self, queue: str, pending: list[Pending]) -> None:
         boot = self._boot
-        for key in self._ended:  # no claim that was sent before these ended is still unanswered
-            self._started.pop(key, None)
-        self._ended.clear()
+        self._runs.before_claim()
         tickets = [ClaimTicket(one.ticket.id, one.ticket.dispatch) for one in pending]
         answers = await self._ask(queue, boot, tickets)
         unknown = [i for i, a in enumerate(answers) if a.verdict is Verdict.UNKNOWN and self._adoptable(pending[i])]
@@ -221,12 +218,14 @@ class Worker(Actor):
         ticket = pending.ticket
         match answer.verdict:
             case Verdict.CLAIMED | Verdict.MINE:
-                key = (queue, ticket.id, ticket.dispatch)
-                if key not in self._started:
-                    self._started[key] = None
-                    self._start(Run(queue=queue, ticket=ticket, claimed=answer, boot=boot,
-                                    started_at=self.stage.clock.now()))
+                if self._runs.is_new(queue, ticket.id, ticket.dispatch):
+                    now = self.stage.clock.now()
+                    self._runs.start(Run(queue=queue, ticket=ticket, claimed=answer, boot=boot, started_at=now))
                     self._free -= 1
+                else:
+                    self._info.copies_refused += 1
+            case Verdict.TAKEN | Verdict.STALE | Verdict.FINAL:
+                self._info.copies_refused += 1
             case Verdict.PAUSED:
                 if queue not in self._paused:
                     self._group.create_task(self._pause(queue))
@@ -246,32 +245,9 @@ class Worker(Actor):
         age = self.stage.clock.now() - pending.parcel.at
         return age < window or pending.parcel.epoch != self.stage.connections.store.epoch
 
-    # --- running ---
-
-    def _start(self, run: Run) -> None:
-        self._runs[run.key] = run
-        self._claimed_count += 1
-        self._idle.clear()
-        self._group.create_task(self._perform(run))
-
-    async def _perform(self, run: Run) -> None:
-        outcome = await self._runner.run(run)
-        await self._finisher.finish(run, outcome)
-        self._ended.append((run.queue, run.ticket.id, run.ticket.dispatch))
-        if self._runs.get(run.key) is run:
-            del self._runs[run.key]
-        if not self._runs:
-            self._idle.set()
-        self._work.set()
-
     def _released(self) -> None:
         self._free += 1
         self._work.set()
-
-    def _cancel(self, key: tuple[str, str]) -> None:
-        run = self._runs.get(key)
-        if run is not None:
-            run.stop(Interruption.CANCELLED)
 
     # --- how much to hold ---
 
@@ -280,9 +256,9 @@ class Worker(Actor):
         rate = 0.0
         concurrency = self.stage.options.concurrency
         while True:
-            before = self._claimed_count
+            before = self._runs.started
             await self.stage.clock.sleep(HAND_ON_SECONDS)
-            rate = max(self._claimed_count - before, rate / 2)  # jobs started in the time that others should not wait
+            rate = max(self._runs.started - before, rate / 2)  # jobs started in the time that others should not wait
             wanted = concurrency + round(min(rate, AHEAD * concurrency))
             for queue, inflow in self._inflows.items():
                 await self._hand_on(queue, room=self._free + round(rate))
@@ -329,7 +305,7 @@ class Worker(Actor):
         self._beaten.set()
         self._work.set()
         for key in reply.cancels:
-            self._cancel(key)
+            self._runs.cancel(key)
         self._follow_pauses(set(reply.paused))
 
     def _follow_pauses(self, paused: set[str]) -> None:
@@ -347,13 +323,10 @@ class Worker(Actor):
             return
         self._boot = secrets.token_hex(16)
         self._certain_until = 0.0
-        lost = [run for run in self._runs.values() if run.boot == boot]
+        lost = self._runs.interrupt(Interruption.LOST, boot=boot)
         self.stage.log.warning(
-            "boot %s was declared dead with %d runs under way; going on as %s", boot[:8], len(lost), self._boot[:8]
+            "boot %s was declared dead with %d runs under way; going on as %s", boot[:8], lost, self._boot[:8]
         )
-        for run in lost:
-            run.stop(Interruption.LOST)
-        self._finisher.boot = self._boot
         self._heart.renew(self._boot)
         self._group.create_task(self._bind_instance(self._boot))
 
@@ -379,13 +352,11 @@ class Worker(Actor):
         claiming.cancel()
         if self._runs:
             stage.log.info("waiting for %d runs, at most %g s", len(self._runs), stage.options.grace_seconds)
-            await stage.within_grace(self._idle.wait())
-        for run in list(self._runs.values()):
-            run.stop(Interruption.STOPPING)
-        if self._runs:
+            await stage.within_grace(self._runs.idle.wait())
+        if self._runs.interrupt(Interruption.STOPPING):
             with suppress(TimeoutError):
                 async with asyncio.timeout(HAND_BACK_SECONDS):
-                    await self._idle.wait()
+                    await self._runs.idle.wait()
 
     async def _leave(self) -> None:
         try:

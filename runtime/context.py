@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -17,8 +16,8 @@ class Context:
     """
 
     __slots__ = (
-        "_cancelled", "_lease_is_certain", "_report", "attempt", "dispatch", "fence", "job_id", "logger", "meta",
-        "queue", "task", "worker",
+        "_cancelled", "_lease_is_certain", "_report", "attempt", "dispatch", "fence", "job_id", "meta", "queue", "task",
+        "worker",
     )
 
     def __init__(
@@ -43,12 +42,9 @@ class Context:
         self.fence = fence
         self.worker = worker
         self.meta = meta
-        self.logger = logging.LoggerAdapter(
-            logging.getLogger(f"callboard.task.{task}"), {"job": job_id, "queue": queue, "attempt": attempt}
-        )
         self._report = report
         self._lease_is_certain = lease_is_certain
-        self._cancelled = threading.Event()
+        self._cancelled = False  # one reference: set and read from any thread
 
     @property
     def id(self) -> str:
@@ -59,10 +55,16 @@ class Context:
         return self.job_id
 
     @property
+    def logger(self) -> logging.LoggerAdapter[logging.Logger]:
+        """Writes to `callboard.task.<task>`, with the job, queue and attempt as extra fields."""
+        extra = {"job": self.job_id, "queue": self.queue, "attempt": self.attempt}
+        return logging.LoggerAdapter(logging.getLogger(f"callboard.task.{self.task}"), extra)
+
+    @property
     def cancelled(self) -> bool:
         """This run should end: its job was cancelled, it took too long, or the worker is stopping. Async tasks are
         interrupted anyway; a sync task in a thread has to look."""
-        return self._cancelled.is_set()
+        return self._cancelled
 
     @property
     def lease_uncertain(self) -> bool:
@@ -77,4 +79,4 @@ class Context:
 
     def cancel(self) -> None:
         """Set `cancelled`. For the worker."""
-        self._cancelled.set()
+        self._cancelled = True

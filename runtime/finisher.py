@@ -6,7 +6,9 @@ answered `recorded`, and one whose lease was lost is refused and counted.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import asyncio
+from collections import deque
+from collections.abc import Callable, Coroutine, Sequence
 
 import msgspec
 
@@ -14,10 +16,11 @@ from ..metadata.contract import MAX_BATCH, Ending, Finish, Finished, Jobs, Outco
 from ..metadata.errors import StoreError
 from ..metadata.job import State
 from .actor import Stage
-from .batcher import Batcher
 from .results import ErrorInfo, encode_error
 from .run import Run
 from .wire import Command, Event, body_of, encode_body
+
+Spawn = Callable[[Coroutine[object, object, None]], object]
 
 _EVENTS = {
     Ending.COMPLETED: "completed",
@@ -30,14 +33,19 @@ _EVENTS = {
 
 
 class Finisher:
-    """`late_finishes`: how many runs ended after their lease was lost, since the start."""
+    """`ended` is called for each run whose outcome was answered; `late_finishes` counts those that had lost their lease.
 
-    def __init__(self, stage: Stage, *, boot: str) -> None:
-        self.boot = boot
+    One call for each queue is under way at a time; what ends meanwhile goes into the next.
+    """
+
+    def __init__(self, stage: Stage, *, ended: Callable[[Run], None], spawn: Spawn) -> None:
         self.late_finishes = 0
         self._stage = stage
         self._jobs = stage.capability(Jobs)
-        self._batchers: dict[str, Batcher[Outcome, Finished]] = {}
+        self._ended = ended
+        self._spawn = spawn
+        self._waiting: dict[str, deque[Run]] = {}
+        self._busy: set[str] = set()
         self._unfinished = 0
 
     @property
@@ -45,22 +53,28 @@ class Finisher:
         """Whether so few outcomes are unanswered that more runs may be started."""
         return self._unfinished < self._stage.options.concurrency + MAX_BATCH
 
-    async def finish(self, run: Run, outcome: Outcome) -> None:
+    def finish(self, run: Run, outcome: Outcome) -> None:
         run.outcome = outcome
         self._unfinished += 1
-        try:
-            (answer,) = await self._batcher(run.queue).submit([outcome])
-        finally:
-            self._unfinished -= 1
-        if answer.finish is Finish.REFUSED:
-            self._late(run, answer)
-        else:
-            self._done(run, outcome, answer)
+        self._waiting.setdefault(run.queue, deque()).append(run)
+        if run.queue not in self._busy:
+            self._busy.add(run.queue)
+            # At the end of this tick of the loop: whatever else ends in it goes along.
+            asyncio.get_running_loop().call_soon(self._spawn, self._send(run.queue))
 
-    def _batcher(self, queue: str) -> Batcher[Outcome, Finished]:
-        if queue not in self._batchers:
-            self._batchers[queue] = Batcher(lambda outcomes: self._record(queue, outcomes))
-        return self._batchers[queue]
+    async def _send(self, queue: str) -> None:
+        waiting = self._waiting[queue]
+        while waiting:
+            runs = [waiting.popleft() for _ in range(min(len(waiting), MAX_BATCH))]
+            outcomes = [run.outcome for run in runs if run.outcome is not None]
+            for run, outcome, answer in zip(runs, outcomes, await self._record(queue, outcomes), strict=True):
+                self._unfinished -= 1
+                if answer.finish is Finish.REFUSED:
+                    self._late(run, answer)
+                else:
+                    self._done(run, outcome, answer)
+                self._ended(run)
+        self._busy.discard(queue)
 
     async def _record(self, queue: str, outcomes: Sequence[Outcome]) -> Sequence[Finished]:
         clock, grace = self._stage.clock, self._stage.settings.grace

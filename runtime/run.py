@@ -22,7 +22,10 @@ class Interruption(StrEnum):
 class Run:
     """Made when a claim succeeded, gone when its finish was answered."""
 
-    __slots__ = ("boot", "claimed", "context", "interrupt", "interruption", "outcome", "queue", "started_at", "ticket")
+    __slots__ = (
+        "abandonable", "boot", "claimed", "context", "interrupt", "interruption", "outcome", "queue", "started_at",
+        "ticket",
+    )
 
     def __init__(self, *, queue: str, ticket: Ticket, claimed: Claimed, boot: str, started_at: int) -> None:
         self.queue = queue
@@ -32,6 +35,7 @@ class Run:
         self.started_at = started_at  # ms since the epoch
         self.interruption: Interruption | None = None
         self.interrupt: Callable[[], object] | None = None  # set while the handler can be interrupted
+        self.abandonable = False  # interrupted, it may yet go on for ever; its outcome need not wait for that
         self.context: Context | None = None
         self.outcome: Outcome | None = None
 

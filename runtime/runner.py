@@ -67,6 +67,7 @@ class Runner:
         assert current is not None
         executor = self._executor(task)
         in_thread = executor is self._threads
+        run.abandonable = executor is self._inline
         # A thread can only be asked; it is left alone while there is hope that it ends.
         run.interrupt = lambda: current.cancel() if not in_thread or run.interruption is Interruption.STOPPING else None
         try:
@@ -75,10 +76,10 @@ class Runner:
             if run.interruption is None:
                 raise
             current.uncancel()
-            return self._interrupted(run, run.interruption)
+            return self.interrupted(run, run.interruption)
         except Exception as error:  # a task may raise anything
             if run.interruption is Interruption.CANCELLED:
-                return self._interrupted(run, run.interruption)
+                return self.interrupted(run, run.interruption)
             return self._failed(run, task, policy, error)
         finally:
             run.interrupt = None
@@ -148,7 +149,7 @@ class Runner:
             return self._outcome(run, Ending.FAILED, described, keep=self._keep_failed(run, task))
         return self._outcome(run, Ending.RETRY, described, run_at=self._stage.clock.now() + wait)
 
-    def _interrupted(self, run: Run, reason: Interruption) -> Outcome:
+    def interrupted(self, run: Run, reason: Interruption) -> Outcome:
         if reason is Interruption.CANCELLED:
             return self._outcome(run, Ending.CANCELLED, None, keep=self._keep_failed(run, None))
         # Also where the lease was lost: the store refuses it then, which is how the loss is told and counted.

@@ -13,8 +13,9 @@ from .occupancy import Occupancy
 
 
 class LoopExecutor:
-    """A timeout and a cancellation raise CancelledError inside the function. One that carries on regardless is
-    abandoned: `run` ends, the slot stays taken until the function does."""
+    """A timeout and a cancellation raise CancelledError inside the function. One that carries on regardless of its
+    timeout is abandoned: `run` ends, the slot stays taken until the function does. Without a timeout the function runs
+    in the caller's own task, which saves the making of one: there `run` ends when the function does."""
 
     def __init__(self) -> None:
         self._occupancy = Occupancy()
@@ -30,6 +31,11 @@ class LoopExecutor:
 
     async def run(self, call: Call) -> bytes:
         self._occupancy.enter(call)
+        if call.timeout_ms is None:
+            try:
+                return await _call(call)
+            finally:
+                self._occupancy.leave(call)
         # A task of its own, so that a function which swallows its cancellation holds up nobody else.
         task = asyncio.create_task(_call(call), name=f"callboard:{call.context.job_id}")
         self._running.add(task)
