@@ -39,6 +39,8 @@ from faults.workload import APP, QUEUES
 from redis_space import RedisSpace
 
 FINAL = [state for state in State if state.final]
+WORKERS = 3
+ACTORS = WORKERS + 2 + 2 + 1  # scanners, recoveries, retention
 UP_SECONDS = 20.0
 SETTLE_SECONDS = 25.0
 LOOK_SECONDS = 0.1
@@ -100,9 +102,9 @@ class Scene:
     # --- the fleet ---
 
     def start_actors(self, *, broker_of: BrokerOf = lambda name: None) -> None:
-        """Three workers, two of each actor that shares its work with replicas. `broker_of` a member's name: the URL by
+        """The workers, two of each actor that shares its work with replicas. `broker_of` a member's name: the URL by
         which it reaches the broker, None for the scene's own."""
-        for number in (1, 2, 3):
+        for number in range(1, WORKERS + 1):
             self._start(f"worker-{number}", actor("worker", app=APP, queues=QUEUES), broker_of)
         for kind in ("delayed-scanner", "stalled-recovery"):
             for number in (1, 2):
