@@ -32,7 +32,7 @@ from .options import DEFAULT_PRIORITY, CallOptions, ExecutorName, TaskOptions, p
 from .queue import Queue
 from .retry import RetryPolicy
 from .settings import Retain, Settings, load_settings
-from .task import Task
+from .task import Task, default_name
 from .wire import ABSENT, Body, encode, encode_body
 
 if TYPE_CHECKING:
@@ -131,7 +131,7 @@ class Callboard:
         )
 
         def register(function: Callable[..., Any]) -> Task[..., Any]:
-            task_name = check_task(name or f"{function.__module__}.{function.__qualname__}")
+            task_name = check_task(name or default_name(function))
             task: Task[..., Any] = Task(self, task_name, function, options)
             if task.name in self.tasks:
                 raise ConfigurationError(f"two tasks are named {task.name!r}; give one of them another name=")

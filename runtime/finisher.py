@@ -33,7 +33,7 @@ _EVENTS = {
 
 
 class Finisher:
-    """`ended` is called for each run whose outcome was answered; `late_finishes` counts those that had lost their lease.
+    """`ended` is called for each run whose outcome was answered; `late_finishes` counts those whose lease was lost.
 
     One call for each queue is under way at a time; what ends meanwhile goes into the next.
     """

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import functools
 import inspect
+import sys
 from collections.abc import Callable
 from datetime import datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar
 
 from .arguments import Signature
@@ -75,6 +77,17 @@ class Task(Generic[P, R]):
 
     def __repr__(self) -> str:
         return f"<Task {self.name} on {self.declared.queue}>"
+
+
+def default_name(function: Callable[..., Any]) -> str:
+    """`module.qualname`. A module that was started as a program has the name it would be imported by, so that
+    `python shop.py` and `callboard run worker --app shop:app` speak of the same task."""
+    module = function.__module__
+    if module == "__main__":
+        main = sys.modules["__main__"]
+        spec, path = getattr(main, "__spec__", None), getattr(main, "__file__", None)
+        module = spec.name if spec is not None else Path(path).stem if path else module
+    return f"{module}.{function.__qualname__}"
 
 
 class Call(Generic[P, R]):

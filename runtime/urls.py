@@ -20,5 +20,7 @@ def masked(url: str) -> str:
         return f"{scheme_of(url)}://***"
     if not parts.scheme:
         return "***"
+    if not parts.netloc:
+        return f"{scheme_of(url)}://{parts.path}"
     user = "***@" if "@" in parts.netloc else ""
     return urlunsplit((parts.scheme, f"{user}{parts.hostname or ''}{port}", parts.path, "", ""))
