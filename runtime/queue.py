@@ -34,8 +34,7 @@ _ITEM_MEMBERS = frozenset(
 )
 _END = 2**53  # later than any moment
 _QUEUED = (State.WAITING, State.DELAYED, State.WAITING_CHILDREN)
-# Names that the reference knows as buckets though no job is ever in them: a pause belongs to the queue, a priority to
-# the order of its waiting jobs.
+# Buckets without jobs: a pause belongs to the queue, a priority to the order of its waiting jobs.
 _EMPTY_BUCKETS = frozenset({"paused", "prioritized"})
 
 
@@ -184,8 +183,7 @@ class Queue:
         workers take longer than this call. While workers serve the queue it stays, empty, with their broker queue."""
         counts = await self.queue_counts()
         if counts.active and not force:
-            running = f"queue {self.name!r} has {counts.active} running jobs"
-            raise RuntimeError(f"{running}; obliterate(force=True) cancels them")
+            raise RuntimeError(f"queue {self.name!r} has {counts.active} running jobs; force=True cancels them")
         was_paused = await self.is_paused()
         await self.pause()  # nothing starts while the jobs are being removed
         for job in await self.get_jobs(["active"]):
