@@ -17,6 +17,9 @@ from .topology import Topology
 
 Receive = Callable[[Delivery], None]
 
+BODY_LIMIT = 16 * 1024 * 1024  # bytes; RabbitMQ 4's own limit. Nothing of ours is larger.
+BODY_KEPT = 64 * 1024  # bytes that are kept of a body over a consumer's limit
+
 
 class Depth(Struct, frozen=True):
     """`ready`: messages not delivered to anyone. Unacknowledged ones are not counted."""
@@ -87,9 +90,14 @@ class Broker(Protocol):
         connection: those messages are UNKNOWN. While there is none, all are UNKNOWN at once."""
         ...
 
-    async def consume(self, queue: str, receive: Receive, *, prefetch: int, exclusive: bool = False) -> Consumer:
+    async def consume(
+        self, queue: str, receive: Receive, *, prefetch: int, exclusive: bool = False, body_limit: int = BODY_LIMIT
+    ) -> Consumer:
         """Call `receive(delivery)` in the loop for each message, at most `prefetch` of them unsettled. `receive` must
-        not block and must not raise. An exception from it stops nothing: the delivery is requeued and logged."""
+        not block and must not raise. An exception from it stops nothing: the delivery is requeued and logged.
+
+        Of a body longer than `body_limit` no more than BODY_KEPT bytes are ever held, so that unsettled messages never
+        take more than `prefetch` times the limit."""
         ...
 
     async def depth(self, queue: str) -> Depth | None:

@@ -20,7 +20,7 @@ from collections.abc import Callable, Sequence
 from heapq import heappop, heappush
 from typing import Any, ClassVar, Self
 
-from .contract import Consumer, Depth, Receive
+from .contract import BODY_KEPT, BODY_LIMIT, Consumer, Depth, Receive
 from .errors import BrokerError, BrokerUnavailable, TopologyMismatch
 from .message import Message, Receipt
 from .routing import Bindings
@@ -121,23 +121,22 @@ class MemoryDelivery:
         "redelivered",
         "reply_to",
         "routing_key",
+        "size",
     )
 
     def __init__(self, entry: _Entry, consumer: MemoryConsumer) -> None:
         message = entry.message
-        self.body = message.body
-        self.exchange = message.exchange
-        self.routing_key = message.routing_key
+        self.size = len(message.body)
+        self.body = message.body if self.size <= consumer.body_limit else message.body[:BODY_KEPT]
+        self.exchange, self.routing_key = message.exchange, message.routing_key
         self.redelivered = entry.redelivered
         self.message_id: str | None = entry.message_id
-        self.correlation_id = message.correlation_id
-        self.reply_to = message.reply_to
+        self.correlation_id, self.reply_to = message.correlation_id, message.reply_to
         self.content_type: str | None = message.content_type
         self.content_encoding: str | None = None
         self.headers: dict[str, Any] = dict(message.headers or {})
         self.lost = False
-        self._entry = entry
-        self._consumer = consumer
+        self._entry, self._consumer = entry, consumer
 
     def ack(self) -> None:
         self._consumer.settle(self)
@@ -151,8 +150,9 @@ class MemoryDelivery:
 
 
 class MemoryConsumer:
-    def __init__(self, queue: str, receive: Receive, *, prefetch: int, exclusive: bool, on: _Queue) -> None:
-        self.queue = queue
+    def __init__(self, on: _Queue, receive: Receive, *, prefetch: int, exclusive: bool, body_limit: int) -> None:
+        self.queue = on.declared.name
+        self.body_limit = body_limit
         self.receive = receive
         self.prefetch = prefetch
         self.exclusive = exclusive
@@ -282,7 +282,9 @@ class MemoryBroker:
         await asyncio.sleep(0)
         return receipts if connection == self._connections else [Receipt.UNKNOWN] * len(messages)
 
-    async def consume(self, queue: str, receive: Receive, *, prefetch: int, exclusive: bool = False) -> Consumer:
+    async def consume(
+        self, queue: str, receive: Receive, *, prefetch: int, exclusive: bool = False, body_limit: int = BODY_LIMIT
+    ) -> Consumer:
         if prefetch < 1:
             raise ValueError(f"prefetch is {prefetch}: it must be 1 or more")
         self._require_connection()
@@ -291,7 +293,7 @@ class MemoryBroker:
             raise BrokerError(f"there is no queue {queue!r}")
         if found.consumers and (exclusive or any(consumer.exclusive for consumer in found.consumers)):
             raise BrokerError(f"queue {queue!r} has a consumer already, and one of the two is exclusive")
-        consumer = MemoryConsumer(queue, receive, prefetch=prefetch, exclusive=exclusive, on=found)
+        consumer = MemoryConsumer(found, receive, prefetch=prefetch, exclusive=exclusive, body_limit=body_limit)
         self._consumers = [known for known in self._consumers if not known.cancelled or known.unsettled]
         self._consumers.append(consumer)
         consumer.start(found)

@@ -39,9 +39,13 @@ class Receipt(StrEnum):
 
 class Delivery(Protocol):
     """A received message, to be settled once. Settling returns at once and is sent with the others of the same tick of
-    the loop; after the connection that brought it is gone it does nothing, since the broker delivers it again."""
+    the loop; after the connection that brought it is gone it does nothing, since the broker delivers it again.
+
+    `size`: bytes of the body as it was sent. It is more than `body` holds where it is over the consumer's limit: then
+    `body` is its beginning."""
 
     body: bytes
+    size: int
     exchange: str
     routing_key: str
     redelivered: bool

@@ -18,7 +18,7 @@ from itertools import count
 from random import Random
 from typing import ClassVar, Self
 
-from ..contract import Consumer, Depth, Receive
+from ..contract import BODY_LIMIT, Consumer, Depth, Receive
 from ..errors import BrokerError, BrokerUnavailable
 from ..message import Message, Receipt
 from ..topology import Topology
@@ -106,7 +106,9 @@ class RabbitMQBroker:
             return [Receipt.UNKNOWN] * len(messages)
         return await self._publisher.publish(messages, timeout=timeout)
 
-    async def consume(self, queue: str, receive: Receive, *, prefetch: int, exclusive: bool = False) -> Consumer:
+    async def consume(
+        self, queue: str, receive: Receive, *, prefetch: int, exclusive: bool = False, body_limit: int = BODY_LIMIT
+    ) -> Consumer:
         if not 1 <= prefetch <= 65_535:
             raise ValueError(f"prefetch is {prefetch}: it must be 1 to 65535")
         consumer = RabbitMQConsumer(
@@ -114,6 +116,7 @@ class RabbitMQBroker:
             receive,
             prefetch=prefetch,
             exclusive=exclusive,
+            body_limit=body_limit,
             tag=f"callboard.{self._boot}.{next(self._ids)}",
             backoff=Backoff(self._random),
             ended=self._on_consumer_end,

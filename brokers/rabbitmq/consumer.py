@@ -19,7 +19,7 @@ from typing import Any
 
 from aiormq.abc import AbstractChannel, DeliveredMessage
 
-from ..contract import Receive
+from ..contract import BODY_LIMIT, Receive
 from ..errors import BrokerError, BrokerUnavailable
 from . import codec, tolerant
 from .keeper import STEADY_SECONDS, Backoff
@@ -42,6 +42,7 @@ class RabbitMQDelivery:
         "redelivered",
         "reply_to",
         "routing_key",
+        "size",
     )
 
     def __init__(self, delivered: codec.Delivered, header: bytes, body: bytes, subscription: Subscription) -> None:
@@ -49,6 +50,7 @@ class RabbitMQDelivery:
         self._tag = delivered.tag
         self._subscription = subscription
         self.body = body
+        self.size = tolerant.body_size(header)
         self.exchange = delivered.exchange
         self.routing_key = delivered.routing_key
         self.redelivered = delivered.redelivered
@@ -95,11 +97,11 @@ class Subscription:
         self._flushing = False
         self._closing: asyncio.Task[None] | None = None
 
-    async def start(self, *, prefetch: int, exclusive: bool, tag: str) -> None:
+    async def start(self, *, prefetch: int, exclusive: bool, tag: str, body_limit: int = BODY_LIMIT) -> None:
         self._channel = channel = await self._link.channel()
         self._number = channel.number
         self._tag = tag
-        self._link.listen(self._number, self)
+        self._link.listen(self._number, self, body_limit=body_limit)
         try:
             with translated(self._link.broker):
                 async with asyncio.timeout(ANSWER_SECONDS):
@@ -229,6 +231,7 @@ class RabbitMQConsumer:
         *,
         prefetch: int,
         exclusive: bool,
+        body_limit: int,
         tag: str,
         backoff: Backoff,
         ended: Callable[[RabbitMQConsumer, Link, str], None],
@@ -240,6 +243,7 @@ class RabbitMQConsumer:
         self._receive = receive
         self._prefetch = prefetch
         self._exclusive = exclusive
+        self._body_limit = body_limit
         self._tag = tag
         self._ended = ended
         self._cancelled = cancelled
@@ -257,7 +261,12 @@ class RabbitMQConsumer:
         subscription = Subscription(
             link, queue=self.queue, receive=self._receive, ended=partial(self._on_end, link, began)
         )
-        await subscription.start(prefetch=self._prefetch, exclusive=self._exclusive, tag=f"{self._tag}.{self._started}")
+        await subscription.start(
+            prefetch=self._prefetch,
+            exclusive=self._exclusive,
+            tag=f"{self._tag}.{self._started}",
+            body_limit=self._body_limit,
+        )
         self._subscription = subscription
         if self.over:  # cancelled meanwhile
             await subscription.stop(requeue=True)

@@ -22,6 +22,7 @@ from aiormq import (
 from aiormq.abc import AbstractChannel
 from yarl import URL
 
+from ..contract import BODY_LIMIT
 from ..errors import BrokerError, BrokerUnavailable, TopologyMismatch
 from .tap import Listener, Tap, TapFactory
 
@@ -128,8 +129,8 @@ class Link:
             async with asyncio.timeout(ANSWER_SECONDS):
                 return await self._connection.channel(publisher_confirms=confirms)
 
-    def listen(self, channel: int, listener: Listener) -> None:
-        self._tap.listen(channel, listener)
+    def listen(self, channel: int, listener: Listener, *, body_limit: int = BODY_LIMIT) -> None:
+        self._tap.listen(channel, listener, body_limit=body_limit)
 
     def forget(self, channel: int, listener: Listener) -> None:
         self._tap.forget(channel, listener)

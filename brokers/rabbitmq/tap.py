@@ -18,6 +18,7 @@ from typing import Any, Protocol, cast
 from aiormq import AMQPConnectionError, TransportFactory
 from yarl import URL
 
+from ..contract import BODY_KEPT, BODY_LIMIT
 from . import codec
 
 # Far above what RabbitMQ negotiates (128 KiB): a greater length is not AMQP, and nothing of that size is buffered.
@@ -32,7 +33,9 @@ _HEAD = Struct(">BHI")
 class Listener(Protocol):
     """What happens on one channel, said from within the reading of the socket: it must not raise and not block."""
 
-    def content(self, method: int, arguments: bytes, header: bytes, body: bytes) -> None: ...
+    def content(self, method: int, arguments: bytes, header: bytes, body: bytes) -> None:
+        """`body` is cut to BODY_KEPT bytes where it was longer than the limit; the header says how long it was."""
+        ...
 
     def confirm(self, method: int, arguments: bytes) -> None: ...
 
@@ -44,10 +47,12 @@ class Listener(Protocol):
 class _Channel:
     """Puts a method, its header and its body together."""
 
-    __slots__ = ("arguments", "header", "listener", "method", "missing", "parts")
+    __slots__ = ("arguments", "body_limit", "header", "listener", "method", "missing", "parts", "room")
 
-    def __init__(self, listener: Listener) -> None:
+    def __init__(self, listener: Listener, body_limit: int) -> None:
         self.listener = listener
+        self.body_limit = body_limit
+        self.room = 0  # bytes of this body that may still be kept
         self.method = 0
         self.arguments = b""
         self.header = b""
@@ -63,9 +68,12 @@ class _Channel:
         if kind == codec.HEADER:
             self.header = payload
             self.missing = int.from_bytes(payload[4:12], "big")
+            self.room = self.missing if self.missing <= self.body_limit else BODY_KEPT
         else:
-            self.parts.append(payload)
             self.missing -= len(payload)
+            if self.room > 0:
+                self.parts.append(payload[: self.room])
+                self.room -= len(payload)
         if self.missing <= 0:
             method, arguments, header, body = self.method, self.arguments, self.header, b"".join(self.parts)
             self.method, self.arguments, self.header, self.parts = 0, b"", b"", []
@@ -105,8 +113,8 @@ class Tap(asyncio.StreamReaderProtocol):
         self._passed_at = 0.0
         self._transport_in_use: asyncio.WriteTransport | None = None
 
-    def listen(self, channel: int, listener: Listener) -> None:
-        self._channels[channel] = _Channel(listener)
+    def listen(self, channel: int, listener: Listener, *, body_limit: int = BODY_LIMIT) -> None:
+        self._channels[channel] = _Channel(listener, body_limit)
 
     def forget(self, channel: int, listener: Listener) -> None:
         """Unless the number is another's by now: the server gives it again as soon as a channel is closed."""

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from ...brokers.contract import Depth
+from ...brokers.contract import BODY_KEPT, Depth
 from ...brokers.errors import BrokerError, BrokerUnavailable
 from ...brokers.message import Delivery
 from .broker_stage import Inbox, OnStage, Stage, acknowledge, eventually
@@ -54,6 +54,16 @@ class Consuming(OnStage):
         await stage.consume(again, prefetch=100)
         await again.take(100 - len(acknowledged))
         assert {int(body) for body in again.bodies()} == set(range(100)) - acknowledged
+
+    async def test_of_a_body_over_the_limit_only_the_beginning_is_held_and_its_size_is_told(self, stage: Stage) -> None:
+        inbox = Inbox(acknowledge)
+        await stage.consume(inbox, body_limit=100_000)
+        huge = bytes(range(256)) * 1200
+        await stage.confirmed(b"x" * 100_000, huge, b"last")
+        at_the_limit, over_it, last = await inbox.take(3)
+        assert (at_the_limit.size, len(at_the_limit.body)) == (100_000, 100_000)
+        assert (over_it.size, over_it.body) == (len(huge), huge[:BODY_KEPT])
+        assert (last.size, last.body) == (4, b"last")
 
     async def test_what_is_requeued_comes_again_and_says_so(self, stage: Stage) -> None:
         inbox = Inbox()

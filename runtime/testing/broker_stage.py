@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest_asyncio
 
-from ...brokers.contract import Broker, Consumer
+from ...brokers.contract import BODY_LIMIT, Broker, Consumer
 from ...brokers.message import Delivery, Message, Receipt
 from ...brokers.topology import Binding, Exchange, Queue, Topology
 
@@ -87,8 +87,10 @@ class Stage:
         receipts = await self.publish(*(self.message(body, **properties) for body in bodies))
         assert list(receipts) == [Receipt.CONFIRMED] * len(bodies)
 
-    async def consume(self, receive: Callable[[Delivery], None], prefetch: int = 10) -> Consumer:
-        return await self.broker.consume(self.queue, receive, prefetch=prefetch)
+    async def consume(
+        self, receive: Callable[[Delivery], None], prefetch: int = 10, *, body_limit: int = BODY_LIMIT
+    ) -> Consumer:
+        return await self.broker.consume(self.queue, receive, prefetch=prefetch, body_limit=body_limit)
 
     async def ready(self) -> int | None:
         depth = await self.broker.depth(self.queue)

@@ -13,6 +13,7 @@ from callboard.runtime.wire import Bundle, Ticket
 
 class FakeDelivery:
     body = b""
+    size = 0
     exchange = routing_key = ""
     redelivered = False
     message_id = correlation_id = reply_to = content_type = content_encoding = None
