@@ -63,7 +63,7 @@ async def test_the_context_may_stand_at_any_place_and_is_not_the_callers_to_give
         return [a, b, c, ctx.attempt]
 
     async with running(app):
-        assert await (await t.enqueue(1, 5, c=6)).result(5) == [1, 5, 6, 1]  # type: ignore[arg-type, call-arg]
+        assert await (await t.enqueue(1, 5, c=6)).result(5) == [1, 5, 6, 1]  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="is filled in by the worker and cannot be sent"):
         await app.queue("default").add("t", [1], {"ctx": 1})
 

@@ -41,7 +41,7 @@ async def test_a_deduplication_id_without_a_window_is_free_however_its_job_ended
     async def broken() -> None:
         raise ValueError
 
-    call = broken.options(deduplication={"id": "d"}, **({"ttl": 0.01} if ending == "expired" else {}))
+    call = broken.options(deduplication={"id": "d"}, ttl=0.01 if ending == "expired" else None)
     first = await call.enqueue()
     if ending == "cancelled":
         await first.cancel()
