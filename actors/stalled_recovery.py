@@ -93,8 +93,11 @@ class StalledRecovery(RoundsActor):
                 )
         if recovered or failed:
             log.warning(
-                "worker %s on %s is gone: %d of its jobs run again, %d failed for good", row.boot[:8], row.queue,
-                recovered, failed,
+                "worker %s on %s is gone: %d of its jobs run again, %d failed for good",
+                row.boot[:8],
+                row.queue,
+                recovered,
+                failed,
             )
 
     # --- tickets ---
@@ -150,8 +153,14 @@ class StalledRecovery(RoundsActor):
             for job in ready:
                 task = decode_body(job.payload).task
                 self.stage.dispatcher.emit(
-                    Event(event=event, job=job.id, queue=job.queue, task=task, at=self.stage.clock.now(),
-                          dispatch=job.dispatch)
+                    Event(
+                        event=event,
+                        job=job.id,
+                        queue=job.queue,
+                        task=task,
+                        at=self.stage.clock.now(),
+                        dispatch=job.dispatch,
+                    )
                 )
         await self.stage.dispatcher.send(ready)
 
@@ -183,4 +192,3 @@ def _history(boot: str, now: int) -> bytes:
     return msgspec.json.encode(
         Attempt(attempt=0, dispatch=0, worker=boot, outcome="stalled", ended_at=now, reason="its lease ran out")
     )
-

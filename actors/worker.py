@@ -193,8 +193,11 @@ class Worker(Actor):
         answers = await self._ask(queue, boot, tickets)
         unknown = [i for i, a in enumerate(answers) if a.verdict is Verdict.UNKNOWN and self._adoptable(pending[i])]
         if unknown:
-            adopted = [ClaimTicket(t.id, t.dispatch, new_job(body_of(pending[i].ticket)))
-                       for i in unknown for t in (tickets[i],)]
+            adopted = [
+                ClaimTicket(t.id, t.dispatch, new_job(body_of(pending[i].ticket)))
+                for i in unknown
+                for t in (tickets[i],)
+            ]
             for i, answer in zip(unknown, await self._ask(queue, boot, adopted), strict=True):
                 answers[i] = answer
         if answers[0].verdict is Verdict.DEAD:
@@ -230,12 +233,25 @@ class Worker(Actor):
                 if queue not in self._paused:
                     self._group.create_task(self._pause(queue))
             case Verdict.EXPIRED:
-                self.stage.dispatcher.emit(Event(event="expired", job=ticket.id, queue=queue, task=ticket.task,
-                                                 at=self.stage.clock.now(), dispatch=ticket.dispatch))
+                self.stage.dispatcher.emit(
+                    Event(
+                        event="expired",
+                        job=ticket.id,
+                        queue=queue,
+                        task=ticket.task,
+                        at=self.stage.clock.now(),
+                        dispatch=ticket.dispatch,
+                    )
+                )
             case Verdict.UNKNOWN | Verdict.GONE | Verdict.AHEAD:
                 reason = {Verdict.UNKNOWN: "unknown-old", Verdict.GONE: "gone", Verdict.AHEAD: "ahead-of-final"}
-                self._dead.put(queue, encode_body(ticket), reason=reason[answer.verdict],
-                               detail=f"dispatch {ticket.dispatch}", delivery=pending.parcel.delivery)
+                self._dead.put(
+                    queue,
+                    encode_body(ticket),
+                    reason=reason[answer.verdict],
+                    detail=f"dispatch {ticket.dispatch}",
+                    delivery=pending.parcel.delivery,
+                )
         self._free += 1
         pending.parcel.settle()
 

@@ -1,8 +1,8 @@
 """What a broker raises. A client library's own errors never leave the broker.
 
-    BrokerError
-    ├── BrokerUnavailable   no connection now: what was not confirmed may be repeated
-    └── TopologyMismatch    an exchange or queue exists with other arguments; both values are named
+BrokerError
+├── BrokerUnavailable   no connection now: what was not confirmed may be repeated
+└── TopologyMismatch    an exchange or queue exists with other arguments; both values are named
 """
 
 from __future__ import annotations

@@ -241,7 +241,7 @@ class Jobs(Protocol):
     async def retry(self, queue: str, ids: Sequence[str], *, now: int, grace: int) -> Sequence[Ready | State | None]:
         """Final -> waiting, next dispatch, failures and stalled 0, error, result and `expires_at` cleared.
 
-        The caller publishes it. A state in the answer: that is what the job is in, and it was left alone. None: unknown."""
+        The caller publishes it. A state in the answer: what the job is in; it was left alone. None: unknown."""
         ...
 
     async def remove(self, queue: str, ids: Sequence[str], *, now: int) -> Sequence[Removal]:
@@ -331,8 +331,17 @@ class Workers(Protocol):
         ...
 
     async def take_stalled(
-        self, queue: str, boot: str, *, now: int, grace: int, max_stalled: int, error: bytes, history: bytes,
-        keep: Keep, limit: int,
+        self,
+        queue: str,
+        boot: str,
+        *,
+        now: int,
+        grace: int,
+        max_stalled: int,
+        error: bytes,
+        history: bytes,
+        keep: Keep,
+        limit: int,
     ) -> Stalled:
         """Up to `limit` active jobs of a dead boot: waiting, dispatch + 1, stalled + 1, outbox due at now + grace; or
         failed with `error` where stalled was `max_stalled` already; or cancelled where that was asked for. `history` is

@@ -1,10 +1,10 @@
 """What a metadata store raises. A driver's own errors never leave the store.
 
-    MetadataError
-    ├── StoreUnavailable    the store did not answer, or cannot take writes now: repeat the same call later
-    ├── StoreError          a fault that repeating will not mend: wrong data type, refused credentials, a bug
-    ├── StoreRefused        the store as it is set up must not be used: the message says what to change
-    └── CapabilityMissing   the store does not offer what was asked of it
+MetadataError
+├── StoreUnavailable    the store did not answer, or cannot take writes now: repeat the same call later
+├── StoreError          a fault that repeating will not mend: wrong data type, refused credentials, a bug
+├── StoreRefused        the store as it is set up must not be used: the message says what to change
+└── CapabilityMissing   the store does not offer what was asked of it
 """
 
 from __future__ import annotations

@@ -48,9 +48,9 @@ class Transition(Struct, frozen=True, kw_only=True):
     dispatch: int = 0
 
 
-def _rows(operation: str, before: Sequence[State | None], after: Sequence[State | None], dispatch: int = 0) -> list[
-    Transition
-]:
+def _rows(
+    operation: str, before: Sequence[State | None], after: Sequence[State | None], dispatch: int = 0
+) -> list[Transition]:
     return [Transition(operation=operation, before=b, after=a, dispatch=dispatch) for b in before for a in after]
 
 

@@ -175,9 +175,7 @@ class Mailbox:
 
     async def open(self) -> None:
         await self.bind(*self._keys)
-        self._consumer = await self._actor.stage.broker.consume(
-            self._queue, self._receive, prefetch=MAILBOX_PREFETCH
-        )
+        self._consumer = await self._actor.stage.broker.consume(self._queue, self._receive, prefetch=MAILBOX_PREFETCH)
 
     async def bind(self, *keys: str) -> None:
         names = self._actor.stage.names

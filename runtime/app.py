@@ -1,13 +1,13 @@
 """The user's app: its tasks, its queues, its connections.
 
-    app = Callboard(broker="amqp://...", store="redis://...")
+app = Callboard(broker="amqp://...", store="redis://...")
 
-    @app.task(queue="emails", retries=3, timeout=30)
-    async def send_email(to: str, *, subject: str) -> str: ...
+@app.task(queue="emails", retries=3, timeout=30)
+async def send_email(to: str, *, subject: str) -> str: ...
 
-    async with app:
-        job = await send_email.enqueue("a@b.c", subject="hi")
-        await job.result(timeout=10)
+async with app:
+    job = await send_email.enqueue("a@b.c", subject="hi")
+    await job.result(timeout=10)
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from .connections import Connections
 from .context import Context
 from .duration import Duration
 from .errors import ConfigurationError, InvalidJob, PayloadTooLarge, UnknownTask
+from .executors.importable import check_importable
 from .handle import JobHandle
 from .job_id import check_queue, check_task, new_id
 from .options import DEFAULT_PRIORITY, CallOptions, ExecutorName, TaskOptions, parse_priority
@@ -133,6 +134,8 @@ class Callboard:
         def register(function: Callable[..., Any]) -> Task[..., Any]:
             task_name = check_task(name or default_name(function))
             task: Task[..., Any] = Task(self, task_name, function, options)
+            if executor == "process":
+                check_importable(function)
             if task.name in self.tasks:
                 raise ConfigurationError(f"two tasks are named {task.name!r}; give one of them another name=")
             self.tasks[task.name] = task
@@ -154,9 +157,7 @@ class Callboard:
             self._queues[name] = Queue(check_queue(name), app=self)
         return self._queues[name]
 
-    def retain(
-        self, queue: str, *, keep_completed: Retain | None = None, keep_failed: Retain | None = None
-    ) -> None:
+    def retain(self, queue: str, *, keep_completed: Retain | None = None, keep_failed: Retain | None = None) -> None:
         """How long final jobs of a queue stay, where their tasks don't say. None: as the app's settings say."""
         self._retain[check_queue(queue)] = (keep_completed, keep_failed)
 

@@ -1,10 +1,10 @@
 """A task's arguments: written by the producer, checked against the function's type hints, handed to the function.
 
-    encode_arguments     Python values -> the JSON of `args` and `kwargs`
-    Signature.bind       decoded JSON -> what the function is called with
+encode_arguments     Python values -> the JSON of `args` and `kwargs`
+Signature.bind       decoded JSON -> what the function is called with
 
-    SignatureInvalid     a function whose arguments cannot be checked; raised where the task is declared
-    ArgumentsInvalid     arguments that the function does not take: names the path, shows the value, says why
+SignatureInvalid     a function whose arguments cannot be checked; raised where the task is declared
+ArgumentsInvalid     arguments that the function does not take: names the path, shows the value, says why
 """
 
 from __future__ import annotations
@@ -108,9 +108,7 @@ class Signature:
             self._validate(self._model, values, places)
         return self._assemble(values)
 
-    def _injected(
-        self, parameters: list[Parameter], hints: dict[str, Any], injected: type | None
-    ) -> str | None:
+    def _injected(self, parameters: list[Parameter], hints: dict[str, Any], injected: type | None) -> str | None:
         if injected is None:
             return None
         names = [one.name for one in parameters if _asks_for(hints.get(one.name), injected)]

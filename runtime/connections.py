@@ -61,9 +61,7 @@ class Connections:
             epoch=self.store.epoch,
             confirm_timeout=self.settings.confirm_timeout,
         )
-        self.producer = Producer(
-            store=self.store, dispatcher=self.dispatcher, settings=self.settings, clock=self.clock
-        )
+        self.producer = Producer(store=self.store, dispatcher=self.dispatcher, settings=self.settings, clock=self.clock)
         self.listener = Listener(broker=self.broker, names=self.names, boot=self.boot)
 
     async def close(self) -> None:

@@ -16,7 +16,16 @@ class Context:
     """
 
     __slots__ = (
-        "_cancelled", "_lease_is_certain", "_report", "attempt", "dispatch", "fence", "job_id", "meta", "queue", "task",
+        "_cancelled",
+        "_lease_is_certain",
+        "_report",
+        "attempt",
+        "dispatch",
+        "fence",
+        "job_id",
+        "meta",
+        "queue",
+        "task",
         "worker",
     )
 

@@ -1,18 +1,18 @@
 """What the user's API raises. Stores and brokers have trees of their own (metadata/errors.py, brokers/errors.py).
 
-    CallboardError
-    ├── ConfigurationError      settings, URLs, app references, declarations that contradict one another
-    ├── InvalidJob              a job that can't be accepted as it was given: names the member and its value
-    │   ├── PayloadTooLarge     its encoded form exceeds the limit
-    │   └── UnknownTask         no task of that name is registered here
-    ├── EnqueueUncertain        recorded or on its way, but not confirmed in time: repeat with the same id
-    ├── JobUnfinished           `result` ended without one
-    │   ├── JobFailed           the job failed; holds the error as text
-    │   ├── JobCancelled
-    │   ├── JobExpired          its ttl passed before it started
-    │   ├── JobUnknown          never recorded, or pruned
-    │   └── ResultTimeout       not final within the time given; also a TimeoutError
-    └── GaveUp                  an actor failed more often than its restart intensity allows
+CallboardError
+├── ConfigurationError      settings, URLs, app references, declarations that contradict one another
+├── InvalidJob              a job that can't be accepted as it was given: names the member and its value
+│   ├── PayloadTooLarge     its encoded form exceeds the limit
+│   └── UnknownTask         no task of that name is registered here
+├── EnqueueUncertain        recorded or on its way, but not confirmed in time: repeat with the same id
+├── JobUnfinished           `result` ended without one
+│   ├── JobFailed           the job failed; holds the error as text
+│   ├── JobCancelled
+│   ├── JobExpired          its ttl passed before it started
+│   ├── JobUnknown          never recorded, or pruned
+│   └── ResultTimeout       not final within the time given; also a TimeoutError
+└── GaveUp                  an actor failed more often than its restart intensity allows
 """
 
 from __future__ import annotations

@@ -79,9 +79,7 @@ class Finisher:
     async def _record(self, queue: str, outcomes: Sequence[Outcome]) -> Sequence[Finished]:
         clock, grace = self._stage.clock, self._stage.settings.grace
         try:
-            return await self._stage.patiently(
-                lambda: self._jobs.finish(queue, outcomes, now=clock.now(), grace=grace)
-            )
+            return await self._stage.patiently(lambda: self._jobs.finish(queue, outcomes, now=clock.now(), grace=grace))
         except StoreError as error:
             if len(outcomes) > 1:  # one of them is at fault; the others must not suffer
                 return [answer for one in outcomes for answer in await self._record(queue, [one])]
@@ -105,7 +103,11 @@ class Finisher:
         self._stage.log.warning(
             "refused the end of job %s, dispatch %d by %s: it now is %s at dispatch %d; what this run did may "
             "have been done twice",
-            run.ticket.id, run.ticket.dispatch, run.boot[:8], answer.state, answer.dispatch,
+            run.ticket.id,
+            run.ticket.dispatch,
+            run.boot[:8],
+            answer.state,
+            answer.dispatch,
         )
         self._stage.dispatcher.emit(self._event(run, "late", run.outcome, self._stage.clock.now()))
 

@@ -86,9 +86,7 @@ class Heart:
                 if connect:
                     await store.open()
                     connect = False
-                reply = await store.get(Workers).heartbeat(
-                    boot, self._queues, info=self._info(), now=clock.now()
-                )
+                reply = await store.get(Workers).heartbeat(boot, self._queues, info=self._info(), now=clock.now())
             except MetadataError as error:
                 if not failing:
                     log.warning("no heartbeat: %s", error)

@@ -1,7 +1,7 @@
 """How a job is to be run: what the task declares, and what one call of it overrides.
 
-    TaskOptions    the decorator's, once per task; retention and error classes live here, since they never travel
-    CallOptions    one call's; what is left None comes from the task, else from the default
+TaskOptions    the decorator's, once per task; retention and error classes live here, since they never travel
+CallOptions    one call's; what is left None comes from the task, else from the default
 """
 
 from __future__ import annotations

@@ -90,4 +90,3 @@ class Producer:
         }
         for queue in queues:
             self._dispatcher.command_soon(f"delayed-scanner.{queue}", Command(command="wake", queue=queue))
-

@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, Any, Self
 
 import msgspec
 
-from ..metadata.contract import Cancel, Counts, Deduplicating, Inspection, Jobs, QueueControl, Ready, Removal
+from ..metadata.contract import Cancel, Deduplicating, Jobs, QueueControl, Ready, Removal
 from ..metadata.job import Job, State
 from .duration import Duration, seconds_to_ms
 from .errors import InvalidJob
 from .handle import JobHandle, result_of
+from .inspected_queue import PAGE, InspectedQueue
 from .job_view import DelayedInfo, JobInfo, delayed_view, view
 from .options import CallOptions
 from .wire import Command, Event
@@ -26,19 +27,30 @@ if TYPE_CHECKING:
 
     from .app import Callboard
 
-PAGE = 1000  # jobs read or removed in one round trip by the methods that go on until nothing is left
-
 _ITEM_MEMBERS = frozenset(
-    {"task_id", "args", "kwargs", "retries", "ttl", "timeout", "backoff", "priority", "delay", "run_at", "job_id",
-     "jobId", "deduplication", "debounce", "depends_on", "meta"}
+    {
+        "task_id",
+        "args",
+        "kwargs",
+        "retries",
+        "ttl",
+        "timeout",
+        "backoff",
+        "priority",
+        "delay",
+        "run_at",
+        "job_id",
+        "jobId",
+        "deduplication",
+        "debounce",
+        "depends_on",
+        "meta",
+    }
 )
 _END = 2**53  # later than any moment
-_QUEUED = (State.WAITING, State.DELAYED, State.WAITING_CHILDREN)
-# Buckets without jobs: a pause belongs to the queue, a priority to the order of its waiting jobs.
-_EMPTY_BUCKETS = frozenset({"paused", "prioritized"})
 
 
-class Queue:
+class Queue(InspectedQueue):
     """`app.queue("emails")`, or `Queue("emails")` with an app of its own from the settings in the environment."""
 
     def __init__(self, name: str, app: Callboard | None = None) -> None:
@@ -85,9 +97,18 @@ class Queue:
         The task need not be registered here. `debounce` is the old name of `deduplication`. Raises as `task.enqueue`.
         """
         options = CallOptions.parse(
-            retries=retries, ttl=ttl, timeout=timeout, backoff=backoff, priority=priority, delay=delay, run_at=run_at,
-            job_id=job_id, deduplication=debounce if deduplication is None else deduplication, depends_on=depends_on,
-            meta=meta, confirm=confirm,
+            retries=retries,
+            ttl=ttl,
+            timeout=timeout,
+            backoff=backoff,
+            priority=priority,
+            delay=delay,
+            run_at=run_at,
+            job_id=job_id,
+            deduplication=debounce if deduplication is None else deduplication,
+            depends_on=depends_on,
+            meta=meta,
+            confirm=confirm,
         )
         job = self.app.new_job(task_id, args, {} if kwargs is None else kwargs, options, queue=self.name)
         (answer,) = await self.app.connections.producer.enqueue([job], confirm=confirm)
@@ -138,7 +159,10 @@ class Queue:
                 raise InvalidJob(f"{name} and {other_name} are two names of one thing: {both}")
         args, kwargs = item.get("args"), item.get("kwargs")
         return self.app.new_job(
-            item["task_id"], () if args is None else args, {} if kwargs is None else kwargs, CallOptions.parse(**given),
+            item["task_id"],
+            () if args is None else args,
+            {} if kwargs is None else kwargs,
+            CallOptions.parse(**given),
             queue=self.name,
         )
 
@@ -274,76 +298,6 @@ class Queue:
         """Free the deduplication id without touching the job; False if it was free."""
         return await self.app.connections.store.get(Deduplicating).release(self.name, deduplication_id)
 
-    # --- inspection ---
-
-    async def queue_counts(self) -> Counts:
-        return (await self._inspection.counts([self.name]))[self.name]
-
-    async def queue_stats(self) -> dict[str, int]:
-        counts = await self.queue_counts()
-        return {"waiting": counts.waiting, "delayed": counts.delayed, "failed": counts.failed}
-
-    async def get_job_counts(self, *types: str) -> dict[str, int]:
-        """Jobs by state; all states where none is named."""
-        counts = await self.queue_counts()
-        wanted = types or tuple(State)
-        return {
-            str(name): 0 if name in _EMPTY_BUCKETS else getattr(counts, self._state(name).replace("-", "_"))
-            for name in wanted
-        }
-
-    async def get_job_count_by_types(self, *types: str) -> int:
-        return sum((await self.get_job_counts(*types)).values())
-
-    async def count(self) -> int:
-        """Jobs that have not started: waiting, delayed and waiting for children."""
-        return await self.get_job_count_by_types(*_QUEUED)
-
-    async def get_jobs(
-        self, types: Sequence[str] | str = tuple(State), start: int = 0, end: int = -1, asc: bool = False
-    ) -> list[JobInfo]:
-        """Jobs of these states, state by state, positions `start` to `end` inclusive (-1: to the last)."""
-        if start < 0 or end < -1:
-            raise ValueError(f"start must be 0 or more and end -1 or more, not start={start}, end={end}")
-        names = [types] if isinstance(types, str) else list(types)
-        states = [self._state(name) for name in names if name not in _EMPTY_BUCKETS]
-        found: list[JobInfo] = []
-        skip, left = start, None if end == -1 else max(0, end - start + 1)
-        counts = await self.queue_counts()
-        for state in states:
-            size: int = getattr(counts, state.replace("-", "_"))
-            if skip >= size:
-                skip -= size
-                continue
-            jobs = await self._all(state, asc=asc, offset=skip, limit=left)
-            found += [view(job) for job in jobs]
-            skip = 0
-            left = None if left is None else left - len(jobs)
-            if left == 0:
-                break
-        return found
-
-    async def list_jobs(self, state: str) -> list[JobInfo]:
-        return await self.get_jobs(state)
-
-    async def get_waiting(self, start: int = 0, end: int = -1) -> list[JobInfo]:
-        return await self.get_jobs("waiting", start, end)
-
-    async def get_active(self, start: int = 0, end: int = -1) -> list[JobInfo]:
-        return await self.get_jobs("active", start, end)
-
-    async def get_completed(self, start: int = 0, end: int = -1) -> list[JobInfo]:
-        return await self.get_jobs("completed", start, end)
-
-    async def get_failed(self, start: int = 0, end: int = -1) -> list[JobInfo]:
-        return await self.get_jobs("failed", start, end)
-
-    async def get_delayed(self, start: int = 0, end: int = -1) -> list[JobInfo]:
-        return await self.get_jobs("delayed", start, end)
-
-    async def get_waiting_children(self, start: int = 0, end: int = -1) -> list[JobInfo]:
-        return await self.get_jobs("waiting-children", start, end)
-
     # --- what they stand on ---
 
     @property
@@ -354,28 +308,8 @@ class Queue:
     def _control(self) -> QueueControl:
         return self.app.connections.store.get(QueueControl)
 
-    @property
-    def _inspection(self) -> Inspection:
-        return self.app.connections.store.get(Inspection)
-
     async def _tell(self, kind: str, command: str) -> None:
-        await self.app.connections.dispatcher.command(
-            f"{kind}.{self.name}", Command(command=command, queue=self.name)
-        )
-
-    async def _all(
-        self, state: State, *, asc: bool = True, offset: int = 0, limit: int | None = None
-    ) -> list[Job]:
-        jobs: list[Job] = []
-        while limit is None or len(jobs) < limit:
-            size = PAGE if limit is None else min(PAGE, limit - len(jobs))
-            page = await self._inspection.page(
-                self.name, state, offset=offset + len(jobs), limit=size, newest_first=not asc
-            )
-            jobs += page
-            if len(page) < size:
-                break
-        return jobs
+        await self.app.connections.dispatcher.command(f"{kind}.{self.name}", Command(command=command, queue=self.name))
 
     async def _clear(self, state: State, *, before: int | None = None, limit: int = 0) -> list[str]:
         """`before` None: what is in that state now. What is added meanwhile stays, or this might never end."""
@@ -392,9 +326,3 @@ class Queue:
             if not ids:
                 break
         return removed
-
-    def _state(self, name: str) -> State:
-        try:
-            return State(name)
-        except ValueError:
-            raise InvalidJob(f"{name!r:.100} is no state of a job; states are: {', '.join(State)}") from None

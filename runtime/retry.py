@@ -1,7 +1,7 @@
 """What becomes of a job whose run ended in an error: again after a while, or failed for good.
 
-    RetryInvalid     a backoff or a policy that makes no sense: names the path and holds the value
-    Retry            raised by a task: run me again, after so many seconds
+RetryInvalid     a backoff or a policy that makes no sense: names the path and holds the value
+Retry            raised by a task: run me again, after so many seconds
 """
 
 from __future__ import annotations

@@ -23,7 +23,15 @@ class Run:
     """Made when a claim succeeded, gone when its finish was answered."""
 
     __slots__ = (
-        "abandonable", "boot", "claimed", "context", "interrupt", "interruption", "outcome", "queue", "started_at",
+        "abandonable",
+        "boot",
+        "claimed",
+        "context",
+        "interrupt",
+        "interruption",
+        "outcome",
+        "queue",
+        "started_at",
         "ticket",
     )
 

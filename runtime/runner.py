@@ -190,9 +190,7 @@ class Runner:
             keep=keep or self._app.retention(run.queue)[1].keep(),
         )
 
-    def _history(
-        self, run: Run, outcome: str, *, error: ErrorInfo | None = None, reason: str | None = None
-    ) -> bytes:
+    def _history(self, run: Run, outcome: str, *, error: ErrorInfo | None = None, reason: str | None = None) -> bytes:
         short = None if error is None else msgspec.structs.replace(error, traceback="")
         return msgspec.json.encode(
             Attempt(
@@ -230,9 +228,7 @@ class Runner:
             run, value = self._progress.pop(key)
             ticket = run.ticket
             try:
-                await self._jobs.progress(
-                    run.queue, ticket.id, dispatch=ticket.dispatch, owner=run.boot, value=value
-                )
+                await self._jobs.progress(run.queue, ticket.id, dispatch=ticket.dispatch, owner=run.boot, value=value)
             except MetadataError as error:
                 self._stage.log.warning("the progress of job %s is not noted: %s", ticket.id, error)
 

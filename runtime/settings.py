@@ -52,6 +52,15 @@ class Settings(BaseSettings):
 
     payload_limit: int = Field(1024 * 1024, ge=256, le=15 * 1024 * 1024)
     result_limit: int = Field(1024 * 1024, ge=2, le=15 * 1024 * 1024)
+    intake_body_limit: int = Field(1024 * 1024, ge=256, le=16 * 1024 * 1024)
+    intake_depth_limit: int = Field(64, ge=4, le=64)
+    intake_value_limit: int = Field(10_000, ge=16, le=1_000_000)
+    intake_string_limit: int = Field(256 * 1024, ge=16, le=16 * 1024 * 1024)
+    intake_memory: int = Field(64 * 1024 * 1024, ge=1024 * 1024)
+    intake_queue_limit: int = Field(1000, ge=1, le=100_000)
+    intake_reply_prefixes: tuple[str, ...] = ()
+    dead_letter_seconds: float | None = Field(14 * 24 * 3600.0, ge=1, le=366 * 24 * 3600)
+    dead_letter_count: int | None = Field(100_000, ge=0)
     keep_completed_seconds: float | None = Field(3600.0, ge=0)
     keep_completed_count: int | None = Field(100_000, ge=0)
     keep_failed_seconds: float | None = Field(7 * 24 * 3600.0, ge=0)
@@ -62,6 +71,13 @@ class Settings(BaseSettings):
     def _has_scheme(cls, value: SecretStr) -> SecretStr:
         if "://" not in value.get_secret_value():
             raise ValueError("what was given is no URL (it has no '://'); an example: redis://localhost:6379/0")
+        return value
+
+    @field_validator("intake_reply_prefixes")
+    @classmethod
+    def _names_queues_of_others(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if not all(value):
+            raise ValueError("an empty prefix would let a stranger publish to every queue")
         return value
 
     @classmethod

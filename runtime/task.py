@@ -69,9 +69,19 @@ class Task(Generic[P, R]):
         return Call(
             self,
             CallOptions.parse(
-                queue=queue, job_id=job_id, delay=delay, run_at=run_at, priority=priority, retries=retries,
-                backoff=backoff, timeout=timeout, ttl=ttl, deduplication=deduplication, depends_on=depends_on,
-                meta=meta, confirm=confirm,
+                queue=queue,
+                job_id=job_id,
+                delay=delay,
+                run_at=run_at,
+                priority=priority,
+                retries=retries,
+                backoff=backoff,
+                timeout=timeout,
+                ttl=ttl,
+                deduplication=deduplication,
+                depends_on=depends_on,
+                meta=meta,
+                confirm=confirm,
             ),
         )
 

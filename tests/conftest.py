@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
 from provision import RABBITMQ, REDIS, NoServer, Service, provide
 
 TESTS = Path(__file__).parent

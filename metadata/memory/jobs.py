@@ -243,9 +243,7 @@ def _refusal(record: Record, owner: str, dispatch: int, now: int) -> Verdict | N
 
 
 def _claimed(record: Record, verdict: Verdict) -> Claimed:
-    return Claimed(
-        record.id, verdict, record.fence, record.attempts, record.failures, record.stalled, record.parked_at
-    )
+    return Claimed(record.id, verdict, record.fence, record.attempts, record.failures, record.stalled, record.parked_at)
 
 
 def _holds(data: QueueData, record: Record, dispatch: int, owner: str) -> bool:

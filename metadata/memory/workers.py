@@ -60,8 +60,17 @@ class MemoryWorkers:
         return True
 
     async def take_stalled(
-        self, queue: str, boot: str, *, now: int, grace: int, max_stalled: int, error: bytes, history: bytes,
-        keep: Keep, limit: int,
+        self,
+        queue: str,
+        boot: str,
+        *,
+        now: int,
+        grace: int,
+        max_stalled: int,
+        error: bytes,
+        history: bytes,
+        keep: Keep,
+        limit: int,
     ) -> Stalled:
         data = self._queues[queue]
         ready: list[Ready] = []

@@ -87,9 +87,7 @@ class RedisStore:
         try:
             facts = await read_facts(self._connection)
             refusals = [
-                check.message
-                for check in findings(facts, allow_eviction=self._address.allow_eviction)
-                if check.refuse
+                check.message for check in findings(facts, allow_eviction=self._address.allow_eviction) if check.refuse
             ]
             if refusals:
                 raise StoreRefused(f"{self._address.name} must not be used as it is: {'; '.join(refusals)}")

@@ -1,14 +1,14 @@
 """What a worker asks of an executor: run one call, and say when its slot is free again.
 
-    loop.py       async functions, on the worker's event loop
-    thread.py     sync functions, each in a thread
-    process.py    either, in a child process that a timeout can kill
+loop.py       async functions, on the worker's event loop
+thread.py     sync functions, each in a thread
+process.py    either, in a child process that a timeout can kill
 
-    TaskTimeout            the call took longer than its timeout
-    TaskExited             the function raised SystemExit or the like: that ends the run, not the worker
-    WorkerProcessDied      the child process of this call ended under it
-    ExecutorClosed         asked to run after `close`
-    TaskUnreachable        a function that a child process could not find again
+TaskTimeout            the call took longer than its timeout
+TaskExited             the function raised SystemExit or the like: that ends the run, not the worker
+WorkerProcessDied      the child process of this call ended under it
+ExecutorClosed         asked to run after `close`
+TaskUnreachable        a function that a child process could not find again
 """
 
 from __future__ import annotations

@@ -1,11 +1,11 @@
 """An app's actors in the test's own event loop, and a signal for the end of their work, in place of sleeps.
 
-    app = Callboard(broker="memory://", store="memory://")
+app = Callboard(broker="memory://", store="memory://")
 
-    async with running(app):
-        job = await send_email.enqueue("a@b.c")
-        assert await job.result(timeout=5) == "sent"
-        await settled(app, "emails")
+async with running(app):
+    job = await send_email.enqueue("a@b.c")
+    assert await job.result(timeout=5) == "sent"
+    await settled(app, "emails")
 """
 
 from __future__ import annotations

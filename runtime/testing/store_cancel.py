@@ -131,9 +131,7 @@ class CancelConformance(StoreSuite):
         await scene.prune()
         assert await scene.find("job") is None
 
-    async def test_cancel_and_finish_race_to_one_winner_and_the_loser_is_told(
-        self, scene: Scene, peer: Store
-    ) -> None:
+    async def test_cancel_and_finish_race_to_one_winner_and_the_loser_is_told(self, scene: Scene, peer: Store) -> None:
         ids = [str(n) for n in range(30)]
         for id in ids:
             await scene.start(id)
@@ -199,9 +197,7 @@ class CancelConformance(StoreSuite):
         await scene.add("delayed", run_at=scene.now + 5_000)
         await scene.start("active")
         before = await scene.inspection.get(QUEUE, ["waiting", "delayed", "active"])
-        answers = await scene.jobs.retry(
-            QUEUE, ["waiting", "delayed", "active", "nobody"], now=scene.now, grace=GRACE
-        )
+        answers = await scene.jobs.retry(QUEUE, ["waiting", "delayed", "active", "nobody"], now=scene.now, grace=GRACE)
         assert list(answers) == [State.WAITING, State.DELAYED, State.ACTIVE, None]
         assert await scene.inspection.get(QUEUE, ["waiting", "delayed", "active"]) == before
 

@@ -37,7 +37,10 @@ class ClaimConformance(StoreSuite):
         again = await scene.claim("job")
         assert again.verdict is Verdict.MINE
         assert (again.fence, again.attempt, again.failures, again.stalled) == (
-            first.fence, first.attempt, first.failures, first.stalled
+            first.fence,
+            first.attempt,
+            first.failures,
+            first.stalled,
         )
         assert await scene.job() == before
 
@@ -150,7 +153,11 @@ class ClaimConformance(StoreSuite):
         job = await scene.job()
         assert (answer.verdict, answer.attempt, answer.fence) == (Verdict.CLAIMED, 1, job.fence)
         assert (job.state, job.dispatch, job.owner, job.payload, job.priority) == (
-            State.ACTIVE, 3, "boot-a", b"carried", 2
+            State.ACTIVE,
+            3,
+            "boot-a",
+            b"carried",
+            2,
         )
 
     async def test_an_adopted_jobs_claim_repeated_is_mine(self, scene: Scene) -> None:
@@ -233,12 +240,20 @@ class ClaimConformance(StoreSuite):
         await scene.run("done")
         await scene.enqueue(scene.new("a"), scene.new("b"))
         answers = await scene.claims(
-            Ticket("a", 1), Ticket("nobody", 1), Ticket("done", 1), Ticket("a", 1), Ticket("b", 1),
+            Ticket("a", 1),
+            Ticket("nobody", 1),
+            Ticket("done", 1),
+            Ticket("a", 1),
+            Ticket("b", 1),
             Ticket("new", 1, scene.new("new")),
         )
         assert [(answer.id, answer.verdict) for answer in answers] == [
-            ("a", Verdict.CLAIMED), ("nobody", Verdict.UNKNOWN), ("done", Verdict.FINAL), ("a", Verdict.MINE),
-            ("b", Verdict.CLAIMED), ("new", Verdict.CLAIMED),
+            ("a", Verdict.CLAIMED),
+            ("nobody", Verdict.UNKNOWN),
+            ("done", Verdict.FINAL),
+            ("a", Verdict.MINE),
+            ("b", Verdict.CLAIMED),
+            ("new", Verdict.CLAIMED),
         ]
 
     async def test_of_many_claims_of_one_dispatch_one_is_granted(self, scene: Scene, peer: Store) -> None:

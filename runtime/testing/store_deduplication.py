@@ -17,7 +17,10 @@ class DeduplicationConformance(StoreSuite):
         await scene.add_unique("holder")
         answer = await scene.add_unique("newcomer")
         assert (answer.id, answer.admission, answer.state, answer.dispatch) == (
-            "holder", Admission.DEDUPLICATED, State.WAITING, 1
+            "holder",
+            Admission.DEDUPLICATED,
+            State.WAITING,
+            1,
         )
         assert await scene.find("newcomer") is None
 

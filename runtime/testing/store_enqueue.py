@@ -18,7 +18,10 @@ class EnqueueConformance(StoreSuite):
     async def test_a_new_job_is_created_waiting_at_dispatch_1(self, scene: Scene) -> None:
         answer = await scene.add("job")
         assert (answer.id, answer.admission, answer.state, answer.dispatch) == (
-            "job", Admission.CREATED, State.WAITING, 1
+            "job",
+            Admission.CREATED,
+            State.WAITING,
+            1,
         )
         assert answer.replaced is None
 
@@ -108,9 +111,7 @@ class EnqueueConformance(StoreSuite):
         answers = await scene.enqueue(
             scene.new("job", payload=b"one"), scene.new("job", payload=b"two"), scene.new("job", payload=b"one")
         )
-        assert [answer.admission for answer in answers] == [
-            Admission.CREATED, Admission.EXISTING, Admission.CREATED
-        ]
+        assert [answer.admission for answer in answers] == [Admission.CREATED, Admission.EXISTING, Admission.CREATED]
 
     async def test_an_id_whose_record_was_removed_may_be_enqueued_again(self, scene: Scene) -> None:
         await scene.add("job")

@@ -207,7 +207,10 @@ class FinishConformance(StoreSuite):
         ]
         answers = await scene.jobs.finish(QUEUE, outcomes, now=scene.now, grace=GRACE)
         assert [(answer.id, answer.finish) for answer in answers] == [
-            ("good", Finish.DONE), ("bad", Finish.REFUSED), ("nobody", Finish.REFUSED), ("good", Finish.RECORDED),
+            ("good", Finish.DONE),
+            ("bad", Finish.REFUSED),
+            ("nobody", Finish.REFUSED),
+            ("good", Finish.RECORDED),
             ("last", Finish.DONE),
         ]
         assert (await scene.job("bad")).state is State.ACTIVE

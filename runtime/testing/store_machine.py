@@ -102,7 +102,10 @@ class StoreMachine(RuleBasedStateMachine):
         return self.runner.run(wait())
 
     def once_or_twice(
-        self, again: bool, ids: Sequence[str], operation: Callable[[], Coroutine[Any, Any, T]],
+        self,
+        again: bool,
+        ids: Sequence[str],
+        operation: Callable[[], Coroutine[Any, Any, T]],
         check: Callable[[T], None],
     ) -> None:
         """Perform and check an operation; a repeat of it is checked too, and must leave every record as it was.
@@ -187,8 +190,15 @@ class StoreMachine(RuleBasedStateMachine):
         lost = self.oracle.of(name) if name in self.oracle.dead else set()
         answer = self.run(
             self.workers.take_stalled(
-                QUEUE, name, now=self.now, grace=GRACE, max_stalled=max_stalled, error=b"lost", history=b"stalled",
-                keep=Keep(), limit=limit,
+                QUEUE,
+                name,
+                now=self.now,
+                grace=GRACE,
+                max_stalled=max_stalled,
+                error=b"lost",
+                history=b"stalled",
+                keep=Keep(),
+                limit=limit,
             )
         )
         taken = {id for id, job in zip(IDS, self.records(), strict=True) if id in lost and job and job.owner != name}
@@ -240,11 +250,20 @@ class StoreMachine(RuleBasedStateMachine):
         self.once_or_twice(again, [entry.id for entry in sent], lambda: self.jobs.published(sent, now=self.now), check)
 
     @rule(
-        batch=st.lists(st.tuples(ids, offsets, st.booleans()), min_size=1, max_size=4), boot=boots, keep=keeps,
-        expires=st.booleans(), mode=modes, again=st.booleans(),
+        batch=st.lists(st.tuples(ids, offsets, st.booleans()), min_size=1, max_size=4),
+        boot=boots,
+        keep=keeps,
+        expires=st.booleans(),
+        mode=modes,
+        again=st.booleans(),
     )
     def claim(
-        self, batch: list[tuple[str, int, bool]], boot: int, keep: Keep, expires: bool, mode: Deduplication | None,
+        self,
+        batch: list[tuple[str, int, bool]],
+        boot: int,
+        keep: Keep,
+        expires: bool,
+        mode: Deduplication | None,
         again: bool,
     ) -> None:
         owner = self.boots[boot]
@@ -279,16 +298,25 @@ class StoreMachine(RuleBasedStateMachine):
 
     @rule(
         batch=st.lists(st.tuples(ids, offsets, st.one_of(st.none(), boots)), min_size=1, max_size=3),
-        ending=st.sampled_from(Ending), delay=delays, keep=keeps, again=st.booleans(),
+        ending=st.sampled_from(Ending),
+        delay=delays,
+        keep=keeps,
+        again=st.booleans(),
     )
     def finish(
         self, batch: list[tuple[str, int, int | None]], ending: Ending, delay: int | None, keep: Keep, again: bool
     ) -> None:
         outcomes = [
             Outcome(
-                id=id, dispatch=self.dispatch(id, offset), owner=self.owner(id, boot), ending=ending,
-                result=b"result", error=b"error", history=ending.value.encode(),
-                run_at=None if delay is None else self.now + delay, keep=keep,
+                id=id,
+                dispatch=self.dispatch(id, offset),
+                owner=self.owner(id, boot),
+                ending=ending,
+                result=b"result",
+                error=b"error",
+                history=ending.value.encode(),
+                run_at=None if delay is None else self.now + delay,
+                keep=keep,
             )
             for id, offset, boot in batch
         ]
@@ -372,7 +400,10 @@ class StoreMachine(RuleBasedStateMachine):
         for row in rows:
             entry = self.oracle.entries[row.id]
             assert (row.queue, row.dispatch, row.priority, row.payload) == (
-                QUEUE, entry.dispatch, entry.job.priority, entry.job.payload
+                QUEUE,
+                entry.dispatch,
+                entry.job.priority,
+                entry.job.payload,
             )
 
     def chosen(self, rows: Sequence[Ready], due: set[str], limit: int) -> set[str]:
@@ -424,9 +455,7 @@ class StoreMachine(RuleBasedStateMachine):
     @rule(limit=st.sampled_from([1, ALL]))
     def prune(self, limit: int) -> None:
         for _ in range(ALL):
-            pruned = self.run(
-                self.retention.prune([QUEUE], now=self.now, adoption_window=ADOPTION_WINDOW, limit=limit)
-            )
+            pruned = self.run(self.retention.prune([QUEUE], now=self.now, adoption_window=ADOPTION_WINDOW, limit=limit))
             if not pruned.more:
                 break
         assert not pruned.more
@@ -457,13 +486,23 @@ class StoreMachine(RuleBasedStateMachine):
             if job is None or entry is None:
                 continue
             assert (job.state, job.dispatch, job.owner, job.outbox) == (
-                entry.state, entry.dispatch, entry.owner, entry.outbox
+                entry.state,
+                entry.dispatch,
+                entry.owner,
+                entry.outbox,
             ), (job, entry)
             assert (job.attempts, job.failures, job.stalled, job.fence, job.parked_at, job.finished_at) == (
-                entry.attempts, entry.failures, entry.stalled, entry.fence, entry.parked_at, entry.finished_at
+                entry.attempts,
+                entry.failures,
+                entry.stalled,
+                entry.fence,
+                entry.parked_at,
+                entry.finished_at,
             ), (job, entry)
             assert (job.payload, job.priority, list(job.history)) == (
-                entry.job.payload, entry.job.priority, entry.history
+                entry.job.payload,
+                entry.job.priority,
+                entry.history,
             ), (job, entry)
             if job.outbox is Outbox.SENT:
                 assert job.sent_at == entry.sent_at
@@ -508,8 +547,13 @@ async def _nothing(_: Store) -> None: ...
 
 
 def check_store(
-    make: Maker, *, start: int, discard: Callable[[Store], Awaitable[None]] = _nothing, examples: int = 200,
-    steps: int = 50, machine: type[StoreMachine] = StoreMachine,
+    make: Maker,
+    *,
+    start: int,
+    discard: Callable[[Store], Awaitable[None]] = _nothing,
+    examples: int = 200,
+    steps: int = 50,
+    machine: type[StoreMachine] = StoreMachine,
 ) -> None:
     """Run the machine on stores that `make` makes, closed and empty; `discard` deletes what an example has written."""
     given = {"make": staticmethod(make), "discard": staticmethod(discard), "start": start // 10 * 10}

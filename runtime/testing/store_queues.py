@@ -182,9 +182,7 @@ class QueueConformance(StoreSuite):
         await _one_in_each_state(scene)
         counts = await scene.inspection.counts([QUEUE, "nothing"])
         assert counts == {
-            QUEUE: Counts(
-                waiting=1, delayed=1, active=1, completed=1, failed=1, cancelled=1, expired=1, unpublished=1
-            ),
+            QUEUE: Counts(waiting=1, delayed=1, active=1, completed=1, failed=1, cancelled=1, expired=1, unpublished=1),
             "nothing": Counts(),
         }
 
@@ -218,7 +216,8 @@ class QueueConformance(StoreSuite):
 
     async def test_a_page_of_delayed_jobs_is_in_the_order_of_their_run_at(self, scene: Scene) -> None:
         await scene.enqueue(
-            scene.new("late", run_at=scene.now + 3_000), scene.new("soon", run_at=scene.now + 1_000),
+            scene.new("late", run_at=scene.now + 3_000),
+            scene.new("soon", run_at=scene.now + 1_000),
             scene.new("then", run_at=scene.now + 2_000),
         )
         page = await scene.inspection.page(QUEUE, State.DELAYED, offset=0, limit=10, newest_first=False)

@@ -117,7 +117,9 @@ class RecoveryConformance(StoreSuite):
         await scene.workers.heartbeat(BOOT, [QUEUE, "reports"], info=b"", now=scene.now)
         await scene.beat(OTHER)
         assert set(await self._rows(scene, QUEUE, "reports")) == {
-            f"{QUEUE}/{BOOT}", f"{QUEUE}/{OTHER}", f"reports/{BOOT}"
+            f"{QUEUE}/{BOOT}",
+            f"{QUEUE}/{OTHER}",
+            f"reports/{BOOT}",
         }
         assert set(await self._rows(scene, "reports")) == {f"reports/{BOOT}"}
 

@@ -18,8 +18,28 @@ PAYLOADS = {
     "what looks like a script": b"'; return redis.call('flushall') -- {$ne: 1}",
 }
 HOSTILE = [
-    "{braces}", "}{", "quote'\"`", "line\nbreak\r\n", "tab\tnull\x00end", "$set", "a.b", "*", "[a-z]?", "%s%d{0}", " ",
-    "key:job:1", "ünïcödé 💥 漢字", "x" * 256, "é" * 128, "\\", "-1", "0", "1e5", "nil", "[]", "cjson.null",
+    "{braces}",
+    "}{",
+    "quote'\"`",
+    "line\nbreak\r\n",
+    "tab\tnull\x00end",
+    "$set",
+    "a.b",
+    "*",
+    "[a-z]?",
+    "%s%d{0}",
+    " ",
+    "key:job:1",
+    "ünïcödé 💥 漢字",
+    "x" * 256,
+    "é" * 128,
+    "\\",
+    "-1",
+    "0",
+    "1e5",
+    "nil",
+    "[]",
+    "cjson.null",
     "\u2028\ufeff",
 ]
 
@@ -74,9 +94,7 @@ class RepeatConformance(StoreSuite):
     async def test_hostile_ids_are_kept_apart(self, scene: Scene) -> None:
         await scene.enqueue(*(scene.new(id) for id in HOSTILE))
         jobs = await scene.inspection.get(QUEUE, HOSTILE)
-        assert [job and (job.id, job.payload) for job in jobs] == [
-            (id, b"payload of " + id.encode()) for id in HOSTILE
-        ]
+        assert [job and (job.id, job.payload) for job in jobs] == [(id, b"payload of " + id.encode()) for id in HOSTILE]
 
     @pytest.mark.parametrize("key", HOSTILE)
     async def test_any_text_is_a_deduplication_id(self, scene: Scene, key: str) -> None:
@@ -218,13 +236,14 @@ class RepeatConformance(StoreSuite):
         tickets = [Ticket("a", 1), Ticket("b", 2), Ticket("nobody", 1), Ticket("a", 1), Ticket("c", 0)]
         claimed = await scene.claims(*tickets)
         singly = [(await scene.claims(ticket, queue="apart"))[0] for ticket in tickets]
-        assert [(answer.id, answer.verdict) for answer in claimed] == [
-            (answer.id, answer.verdict) for answer in singly
-        ]
+        assert [(answer.id, answer.verdict) for answer in claimed] == [(answer.id, answer.verdict) for answer in singly]
         for id in ("a", "b", "c"):
             one, two = await scene.job(id), await scene.job(id, "apart")
             assert (one.state, one.dispatch, one.priority, one.attempts) == (
-                two.state, two.dispatch, two.priority, two.attempts
+                two.state,
+                two.dispatch,
+                two.priority,
+                two.attempts,
             )
 
     async def test_every_capability_speaks_of_the_same_jobs(self, scene: Scene) -> None:

@@ -118,8 +118,15 @@ class Scene:
 
     async def stalled(self, boot: str = BOOT, *, max_stalled: int = 1, limit: int = MANY) -> Stalled:
         return await self.workers.take_stalled(
-            QUEUE, boot, now=self.now, grace=GRACE, max_stalled=max_stalled, error=b"lost", history=b"stalled",
-            keep=Keep(), limit=limit,
+            QUEUE,
+            boot,
+            now=self.now,
+            grace=GRACE,
+            max_stalled=max_stalled,
+            error=b"lost",
+            history=b"stalled",
+            keep=Keep(),
+            limit=limit,
         )
 
     async def unpublished(self, *, limit: int = MANY) -> list[tuple[str, int]]:
@@ -141,9 +148,7 @@ class Scene:
         """Prune until nothing is left to prune; the number of records removed."""
         removed = 0
         for _ in range(MANY):
-            pruned = await self.retention.prune(
-                [QUEUE], now=self.now, adoption_window=ADOPTION_WINDOW, limit=limit
-            )
+            pruned = await self.retention.prune([QUEUE], now=self.now, adoption_window=ADOPTION_WINDOW, limit=limit)
             removed += pruned.removed
             if not pruned.more:
                 return removed

@@ -17,8 +17,17 @@ pytest.register_assert_rewrite(
     *(
         f"{__package__}.{name}"
         for name in (
-            "store_scene", "store_enqueue", "store_deduplication", "store_claim", "store_guards", "store_overtaken",
-            "store_finish", "store_cancel", "store_recovery", "store_queues", "store_repeats",
+            "store_scene",
+            "store_enqueue",
+            "store_deduplication",
+            "store_claim",
+            "store_guards",
+            "store_overtaken",
+            "store_finish",
+            "store_cancel",
+            "store_recovery",
+            "store_queues",
+            "store_repeats",
         )
     )
 )

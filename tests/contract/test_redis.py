@@ -10,7 +10,6 @@ from collections.abc import AsyncIterator, Sequence
 import pytest
 import pytest_asyncio
 from redis.crc import key_slot
-from redis_space import RedisSpace
 
 from callboard.metadata.contract import (
     CAPABILITIES,
@@ -31,6 +30,7 @@ from callboard.metadata.redis.keys import Keys
 from callboard.metadata.redis.scripts import read_scripts
 from callboard.runtime.clock import SystemClock
 from callboard.runtime.testing.stores import StoreConformance
+from redis_space import RedisSpace
 
 HOSTILE = [
     "plain",

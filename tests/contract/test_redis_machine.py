@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from redis_space import RedisSpace
-
 from callboard.metadata.contract import Store
 from callboard.metadata.redis import RedisStore
 from callboard.runtime.clock import SystemClock
 from callboard.runtime.testing.store_machine import check_store
+from redis_space import RedisSpace
 
 TWO_DAYS = 2 * 24 * 3600 * 1000  # ms: the machine's clock moves in the past of the server's
 

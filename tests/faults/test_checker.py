@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 import pytest
+
 from faults.checker import Evidence, Forgotten, Kill, Pause, check
 from faults.ledger import Entry, Event, Run
 

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
+
 from faults.ledger import Entry, Event, Ledger, LedgerDamaged, Run, read
 
 TESTS = Path(__file__).parents[1]

@@ -13,9 +13,10 @@ from dataclasses import dataclass, field
 import aio_pika
 import pytest
 import redis
-from faults.proxy import Conditions, Direction, FrameEnds, Proxy, ProxyThread, Unit
 from redis.backoff import NoBackoff
 from redis.retry import Retry
+
+from faults.proxy import Conditions, Direction, FrameEnds, Proxy, ProxyThread, Unit
 
 BLACKHOLE = Conditions(blackhole=True)
 HEARD_NOTHING_SECONDS = 0.15

@@ -19,7 +19,7 @@ MODULES = sorted([*ROOT.glob("*.py"), *(path for floor in FLOORS for path in (RO
 MAX_LINES = 400
 LONGER = {
     "metadata/contract.py": 520,  # one agreement, to be read as one: two thirds of it are its docstrings
-    "runtime/testing/store_machine.py": 540,  # one state machine: its rules stand beside the state they share
+    "runtime/testing/store_machine.py": 580,  # one state machine: its rules stand beside the state they share
 }
 
 # Each of them makes code, or objects of any class, out of bytes. multiprocessing does so with every argument it sends.

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+
 from provision import RABBITMQ, REDIS, NoServer, Provided, Service, provide
 from servers import ProgramMissing, ServerFailed
 

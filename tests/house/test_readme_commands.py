@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 import pytest
+
 from house.readme_commands import Block, ReadmeWrong, blocks, perform
 
 README = """

@@ -15,6 +15,7 @@ import pytest
 import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
+
 from servers import (
     ProgramMissing,
     RabbitMQServer,

@@ -19,7 +19,6 @@ from random import Random
 from typing import Any
 
 import pytest
-from integration import process_tasks as tasks
 
 from callboard.runtime.arguments import ArgumentsInvalid, Signature
 from callboard.runtime.context import Context
@@ -39,6 +38,7 @@ from callboard.runtime.executors.process import ProcessExecutor
 from callboard.runtime.executors.thread import ThreadExecutor
 from callboard.runtime.results import RemoteFailure, ResultInvalid, ResultTooLarge, describe_error
 from callboard.runtime.retry import Retry, RetryPolicy
+from integration import process_tasks as tasks
 
 LIMIT = 1_000_000
 PATIENCE = 20.0
@@ -81,7 +81,7 @@ async def written(note: Path) -> list[int]:
 
 async def text_of(note: Path) -> str:
     async with asyncio.timeout(PATIENCE):
-        while (text := _read(note)) is None:  # noqa: ASYNC110 - another process writes it
+        while (text := _read(note)) is None:
             await asyncio.sleep(0.005)
     return text
 
@@ -105,7 +105,7 @@ def runs(pid: int) -> bool:
 async def ended(pid: int) -> None:
     """Returns when a process that is not our child has ended; fails after a while."""
     async with asyncio.timeout(PATIENCE):
-        while runs(pid):  # noqa: ASYNC110 - nobody tells us of the end of another's child
+        while runs(pid):
             await asyncio.sleep(0.005)
 
 
@@ -739,7 +739,7 @@ def test_functions_of_a_main_module_are_found_by_its_name(main_file: Path) -> No
 @pytest.mark.parametrize("function", ["linger", "linger_with_the_interpreter"])
 async def test_a_child_dies_with_its_parent(function: str, main_file: Path, tmp_path: Path) -> None:
     note = tmp_path / "note"
-    parent = subprocess.Popen([sys.executable, str(main_file), function, str(note)])  # noqa: ASYNC220
+    parent = subprocess.Popen([sys.executable, str(main_file), function, str(note)])
     try:
         child, *grandchildren = await written(note)
         descriptor = os.pidfd_open(child)

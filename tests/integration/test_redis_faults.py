@@ -8,9 +8,6 @@ from pathlib import Path
 
 import pytest
 import pytest_asyncio
-from integration.redis_private import private_redis
-from redis_space import RedisSpace
-from servers import RedisServer
 
 from callboard.metadata.contract import (
     Ending,
@@ -28,6 +25,9 @@ from callboard.metadata.errors import StoreUnavailable
 from callboard.metadata.job import Keep, NewJob
 from callboard.metadata.redis import RedisStore
 from callboard.runtime.clock import SystemClock
+from integration.redis_private import private_redis
+from redis_space import RedisSpace
+from servers import RedisServer
 
 QUEUE = "emails"
 

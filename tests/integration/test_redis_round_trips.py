@@ -8,9 +8,6 @@ from pathlib import Path
 
 import pytest
 import pytest_asyncio
-from integration.redis_private import private_redis
-from redis_space import RedisSpace, more_calls
-from servers import RedisServer
 
 from callboard.metadata.contract import (
     Deduplicating,
@@ -28,6 +25,9 @@ from callboard.metadata.contract import (
 from callboard.metadata.job import Keep, NewJob, State
 from callboard.metadata.redis import RedisStore
 from callboard.runtime.clock import SystemClock
+from integration.redis_private import private_redis
+from redis_space import RedisSpace, more_calls
+from servers import RedisServer
 
 QUEUES = ["emails", "reports"]
 Operation = Callable[[RedisStore, int], Awaitable[object]]
@@ -100,7 +100,8 @@ OPERATIONS: dict[str, Operation] = {
     "finish": lambda s, now: s.get(Jobs).finish(
         QUEUES[0],
         [Outcome(id=id, dispatch=1, owner="boot", ending=Ending.COMPLETED, history=b"h") for id in _ids()],
-        now=now, grace=0,
+        now=now,
+        grace=0,
     ),
     "job progress": lambda s, now: s.get(Jobs).progress(QUEUES[0], "job-0", dispatch=1, owner="boot", value=b"v"),
     "cancel": lambda s, now: s.get(Jobs).cancel(QUEUES[0], _ids(), now=now, keep=Keep()),

@@ -6,11 +6,11 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from integration.redis_private import private_redis
-from redis_space import RedisSpace
 
 from callboard.metadata.errors import StoreError, StoreRefused, StoreUnavailable
 from callboard.metadata.redis import RedisStore
+from integration.redis_private import private_redis
+from redis_space import RedisSpace
 
 
 async def _names(store: RedisStore) -> set[str]:

@@ -6,6 +6,7 @@ The numbers of worlds are those of the protocol's own table: if one changes, the
 from __future__ import annotations
 
 import pytest
+
 from model.protocol import Rules
 from model.search import Verdict, explore
 

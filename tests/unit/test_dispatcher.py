@@ -91,9 +91,7 @@ async def test_jobs_of_one_tick_queue_and_priority_travel_in_one_bundle(scene: S
         scene.dispatcher.send([ready("a"), ready("b", priority=1)]),
         scene.dispatcher.send([ready("c", dispatch=4), ready("d", queue="other")]),
     )
-    assert sorted(scene.bundles()) == [
-        ("other", 5, [("d", 1)]), ("q", 5, [("a", 1), ("c", 4)]), ("q", 9, [("b", 1)])
-    ]
+    assert sorted(scene.bundles()) == [("other", 5, [("d", 1)]), ("q", 5, [("a", 1), ("c", 4)]), ("q", 9, [("b", 1)])]
 
 
 @pytest.mark.parametrize(("priority", "amqp"), [(1, 9), (5, 5), (10, 0)])

@@ -82,7 +82,11 @@ class Recorder:
             return
         run_at = self.scene.now + self.random.choice([0, 700])
         outcome = Outcome(
-            id=id, dispatch=job.dispatch, owner=job.owner, ending=self.random.choice(list(Ending)), run_at=run_at,
+            id=id,
+            dispatch=job.dispatch,
+            owner=job.owner,
+            ending=self.random.choice(list(Ending)),
+            run_at=run_at,
             keep=KEEP,
         )
         await self.scene.jobs.finish(QUEUE, [outcome], now=self.scene.now, grace=GRACE)
@@ -120,8 +124,25 @@ class Recorder:
 
 KEEP = Keep(age=2_000, count=3)
 OPERATIONS = (
-    "enqueue", "enqueue", "enqueue", "published", "claim", "claim", "claim", "finish", "finish", "cancel", "retry",
-    "remove", "clear", "prune", "take_due", "take_due", "take_unpublished", "take_overtaken", "take_stalled",
+    "enqueue",
+    "enqueue",
+    "enqueue",
+    "published",
+    "claim",
+    "claim",
+    "claim",
+    "finish",
+    "finish",
+    "cancel",
+    "retry",
+    "remove",
+    "clear",
+    "prune",
+    "take_due",
+    "take_due",
+    "take_unpublished",
+    "take_overtaken",
+    "take_stalled",
 )
 REPEATING = ("take_unpublished",)  # moves the outbox entry only, which a record does not show
 
