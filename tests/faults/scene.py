@@ -156,9 +156,13 @@ class Scene:
 
     async def up(self) -> None:
         """Wait until every actor has reached its servers, every worker serves, and work is under way."""
-        await self.until(lambda: all(m.said(CONNECTED) for m in self._actors), "all actors are connected", UP_SECONDS)
+        await self.until(self._connected, "all actors are connected", UP_SECONDS)
         await self.until(lambda: all(m.said(SERVES) for m in self.workers), "all workers serve", UP_SECONDS)
         await self.working()
+
+    def _connected(self) -> bool:
+        assert not (ended := [member.name for member in self.fleet if not member.running]), f"ended at once: {ended}"
+        return all(member.said(CONNECTED) for member in self._actors)
 
     async def working(self, *, starts: int = 30) -> None:
         """Wait until so many handlers have started since now."""
