@@ -20,7 +20,6 @@ from time import perf_counter
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from redis.asyncio import Redis
-from redis_space import RedisSpace
 
 from callboard.metadata.contract import (
     Delays,
@@ -36,6 +35,7 @@ from callboard.metadata.contract import (
 from callboard.metadata.job import Keep, NewJob
 from callboard.metadata.redis import RedisStore
 from callboard.runtime.clock import SystemClock
+from redis_space import RedisSpace
 
 QUEUE, BOOT = "bench", "0123456789abcdef0123456789abcdef"
 PAYLOAD, RESULT, HISTORY = bytes(300), bytes(50), bytes(200)
@@ -100,9 +100,7 @@ class Bench:
         await self._timed("take_due", lambda: delays.take_due([QUEUE], now=now, grace=0, limit=self.size))
         await jobs.remove(QUEUE, [f"d{id}" for id in ids], now=now)
         retention = self.store.get(Retention)
-        await self._timed(
-            "prune", lambda: retention.prune([QUEUE], now=now, adoption_window=-1, limit=self.size)
-        )
+        await self._timed("prune", lambda: retention.prune([QUEUE], now=now, adoption_window=-1, limit=self.size))
 
     async def _timed(self, name: str, call: Callable[[], Awaitable[object]]) -> None:
         before = await self._spent()

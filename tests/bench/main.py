@@ -1,0 +1,90 @@
+"""The benchmark. `tests/bench/run` makes the environment and starts this; see `--help`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import growth
+import machine
+import report
+from contestants import EVERY
+from rounds import FULL, QUICK, Results, compare
+from scene import Scene
+
+from servers import RabbitMQServer, RedisServer
+
+GIVEN = {"appendonly": "yes", "appendfsync": "everysec"}
+
+
+def say(text: str) -> None:
+    print(f"{time.strftime('%H:%M:%S')} {text}", file=sys.stderr, flush=True)
+
+
+def options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="tests/bench/run",
+        description="Callboard beside dramatiq, taskiq and plain aio-pika, on a Redis and a RabbitMQ of their own.",
+    )
+    parser.add_argument("--quick", action="store_true", help="small sizes, one round, no growth: under two minutes")
+    parser.add_argument("--rounds", type=int, help="how often each measurement is repeated (5; quick: 1)")
+    parser.add_argument("--json", action="store_true", help="every value of every round, in place of the table")
+    parser.add_argument("--no-growth", action="store_true", help="leave out what needs many jobs kept or waiting")
+    return parser.parse_args()
+
+
+def run(given: argparse.Namespace) -> dict[str, object]:
+    rounds = given.rounds or (1 if given.quick else 5)
+    results = Results()
+    for contestant in EVERY:
+        contestant.prepare()
+    versions = [contestant.versions() for contestant in EVERY]
+    about = machine.description()
+    with (
+        tempfile.TemporaryDirectory(prefix="callboard-bench-") as name,
+        RedisServer(Path(name) / "redis", **GIVEN) as store,
+        RabbitMQServer(Path(name) / "rabbitmq") as broker,
+    ):
+        scene = Scene(Path(name), broker=broker, store=store)
+        servers = f"Redis {scene.redis.info('server')['redis_version']} (appendfsync {GIVEN['appendfsync']}), RabbitMQ"
+        compare(scene, rounds, QUICK if given.quick else FULL, results, say)
+        if not given.quick and not given.no_growth:
+            growth.other_queue(scene, growth.FULL, results, say)
+            scene.forget()
+            growth.grow(scene, growth.FULL, results, say)
+    found = [*report.ratios(results.figures), *growth.growth_ratios(results.figures)]
+    return {
+        "machine": about,
+        "servers": servers,
+        "versions": versions,
+        "rounds": rounds,
+        "figures": results.figures,
+        "ratios": found,
+    }
+
+
+def main() -> None:
+    given = options()
+    started = time.monotonic()
+    done = run(given)
+    figures, found = done["figures"], done["ratios"]
+    assert isinstance(figures, dict)
+    assert isinstance(found, list)
+    if given.json:
+        named = [
+            {"name": one.name, "values": one.values, "target": one.target, "reached": one.reached} for one in found
+        ]
+        print(json.dumps({**done, "ratios": named}, indent=1))
+        return
+    print(f"{done['machine']}; {done['servers']}; {'; '.join(done['versions'])}.")  # type: ignore[arg-type]
+    print(f"Medians of {done['rounds']} rounds (least..most); {time.monotonic() - started:.0f} s in all.\n")
+    print("\n".join(report.table(figures)), end="\n\n")
+    print("\n".join(report.ratio_table(found)))
+
+
+if __name__ == "__main__":
+    main()
