@@ -24,6 +24,7 @@ from ..runtime.observations import Observations
 from ..runtime.results import ErrorInfo, encode_error
 from ..runtime.rounds import RoundsActor
 from ..runtime.wire import Event, decode_body
+from ..runtime.worker_info import decode_info
 
 ROUND_SECONDS = 0.5
 EMPTY_FOR_SECONDS = 5.0  # how long RabbitMQ has to report a queue empty before its sent jobs count as lost
@@ -40,6 +41,7 @@ class StalledRecovery(RoundsActor):
         self._jobs = stage.capability(Jobs)
         self._workers = stage.capability(Workers)
         self._observations = Observations(stage.settings.lease_seconds)
+        self._held: set[str] = set()  # queues of which some worker holds tickets it has no slot for
         self._empty_since: dict[str, float] = {}
         self._audited = stage.clock.elapsed()
         self._interval = min(ROUND_SECONDS, stage.settings.lease_seconds / 8)
@@ -62,6 +64,7 @@ class StalledRecovery(RoundsActor):
     async def _recover(self, queues: Sequence[str]) -> None:
         asked = self.stage.clock.elapsed()
         rows = await self._workers.workers(queues)
+        self._held = {row.queue for row in rows if _holds(row)}
         for row in self._observations.read(rows, asked=asked, answered=self.stage.clock.elapsed()):
             if await self._workers.declare_dead(row.queue, row.boot, beat=row.beat, now=self.stage.clock.now()):
                 await self._take_back(row)
@@ -126,12 +129,12 @@ class StalledRecovery(RoundsActor):
             )
         if lost:
             self.tickets_resent += len(lost)
-            self.stage.log.warning("%d tickets were lost by the broker; sent again", len(lost))
+            self.stage.log.warning("%d tickets seem to be lost by the broker; sent again", len(lost))
             await self._send(lost)
 
     async def _empty_queues(self, queues: Sequence[str]) -> list[str]:
-        """Queues that RabbitMQ has reported empty for a while. Tickets in a consumer's hands are not counted as ready,
-        so a false alarm is possible; the copies it makes are harmless."""
+        """Queues that RabbitMQ has reported empty for a while, and of which no worker says that it holds tickets. What
+        is on the way just then makes a false alarm; the copies that follow are harmless."""
         elapsed = self.stage.clock.elapsed()
         empty: list[str] = []
         for queue in queues:
@@ -140,7 +143,7 @@ class StalledRecovery(RoundsActor):
             except BrokerUnavailable:
                 self._empty_since.clear()
                 return []
-            if depth is not None and depth.ready > 0:
+            if (depth is not None and depth.ready > 0) or queue in self._held:
                 self._empty_since.pop(queue, None)
             elif elapsed - self._empty_since.setdefault(queue, elapsed) >= self._empty_seconds:
                 empty.append(queue)
@@ -176,6 +179,13 @@ class StalledRecovery(RoundsActor):
     @property
     def _empty_seconds(self) -> float:
         return min(EMPTY_FOR_SECONDS, self.stage.settings.reconcile_grace_seconds / 2)
+
+
+def _holds(row: WorkerRow) -> bool:
+    try:
+        return decode_info(row.info).waiting.get(row.queue, 0) > 0
+    except msgspec.MsgspecError:  # a worker of another version
+        return False
 
 
 def _error(max_stalled: int) -> bytes:

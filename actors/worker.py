@@ -66,10 +66,16 @@ class Worker(Actor):
         self._work = asyncio.Event()
         self._beaten = asyncio.Event()
         self._certain_until = 0.0  # by clock.elapsed(): past it the lease may be lost, and nothing new is claimed
-        self._mailbox = Mailbox(self, keys=tuple(f"worker.{queue}" for queue in self._queues))
+        self._mailbox = Mailbox(self, keys=(f"instance.{self._boot}", *(f"worker.{queue}" for queue in self._queues)))
         self._dead = DeadLetters(stage.connections)
-        self._info = WorkerInfo(self._queues, stage.options.concurrency)
-        self._heart = Heart(stage.connections, queues=self._queues, info=self._info.encode, beaten=self._on_beat)
+        self._info = WorkerInfo(self._queues, stage.options.concurrency, waiting=self._backlog.waiting)
+        self._heart = Heart(
+            stage.connections,
+            queues=self._queues,
+            info=self._info.encode,
+            beaten=self._on_beat,
+            failed=self._heart_failed,
+        )
         self._group = asyncio.TaskGroup()
         self._runs = Runs(
             stage,
@@ -87,7 +93,7 @@ class Worker(Actor):
         try:
             async with self._group as group:
                 await stage.sleep(3600 * 24 * 365, self._beaten)
-                await self._open_mailbox()
+                await self._mailbox.open()
                 self._paused = set(await self.stage.patiently(lambda: control.paused(self._queues)))
                 for queue in self._queues:
                     await self._consume(queue)
@@ -113,13 +119,6 @@ class Worker(Actor):
                 self._group.create_task(self._resume(command.queue or ""))
 
     # --- tickets in ---
-
-    async def _open_mailbox(self) -> None:
-        try:
-            await self._mailbox.open()
-            await self._mailbox.bind(f"instance.{self._boot}")
-        except BrokerUnavailable as error:
-            self.stage.log.warning("%s; going on when it is back", error)
 
     async def _consume(self, queue: str) -> None:
         failures = 0
@@ -227,7 +226,7 @@ class Worker(Actor):
                     self._free -= 1
                 else:
                     self._info.copies_refused += 1
-            case Verdict.TAKEN | Verdict.STALE | Verdict.FINAL:
+            case Verdict.TAKEN | Verdict.STALE | Verdict.FINAL | Verdict.GONE:
                 self._info.copies_refused += 1
             case Verdict.PAUSED:
                 if queue not in self._paused:
@@ -243,8 +242,8 @@ class Worker(Actor):
                         dispatch=ticket.dispatch,
                     )
                 )
-            case Verdict.UNKNOWN | Verdict.GONE | Verdict.AHEAD:
-                reason = {Verdict.UNKNOWN: "unknown-old", Verdict.GONE: "gone", Verdict.AHEAD: "ahead-of-final"}
+            case Verdict.UNKNOWN | Verdict.AHEAD:
+                reason = {Verdict.UNKNOWN: "unknown-old", Verdict.AHEAD: "ahead-of-final"}
                 self._dead.put(
                     queue,
                     encode_body(ticket),
@@ -352,6 +351,10 @@ class Worker(Actor):
         except BrokerUnavailable as error:
             self.stage.log.warning("%s; commands for this worker come with its heartbeats meanwhile", error)
 
+    def _heart_failed(self, error: BaseException) -> None:
+        """Without a heart there is no lease: the supervisor starts another worker."""
+        self._group.create_task(_raise(error))
+
     # --- the end ---
 
     async def _shut_down(self, claiming: asyncio.Task[None]) -> None:
@@ -379,3 +382,7 @@ class Worker(Actor):
             await self.stage.capability(Workers).leave(self._boot, self._queues)
         except StoreUnavailable as error:
             self.stage.log.warning("%s; this worker's row stays until its lease has run out", error)
+
+
+async def _raise(error: BaseException) -> None:
+    raise error

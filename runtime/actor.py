@@ -16,12 +16,14 @@ import logging
 import secrets
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from random import Random
 from typing import TYPE_CHECKING, ClassVar, TypeVar
 
 from msgspec import Struct
 
 from ..brokers.contract import Broker, Consumer
+from ..brokers.errors import BrokerUnavailable
 from ..brokers.message import Delivery
 from ..brokers.topology import Binding, Names, Queue, Topology
 from ..metadata.errors import CapabilityMissing, StoreUnavailable
@@ -165,17 +167,24 @@ class Actor(ABC):
 
 
 class Mailbox:
-    """An actor's exclusive queue on `callboard.control`; it goes with the connection and comes back with the next."""
+    """An actor's exclusive queue on `callboard.control`; it goes with the connection and comes back with the next.
+
+    Commands only make things quicker, so an actor does not wait for its mailbox: `open` goes on trying by itself.
+    """
 
     def __init__(self, actor: Actor, *, keys: tuple[str, ...]) -> None:
         self._actor = actor
         self._queue = actor.stage.names.mailbox(actor.stage.instance)
         self._keys = ("all", actor.kind, *keys)
         self._consumer: Consumer | None = None
+        self._opening: asyncio.Task[None] | None = None
 
     async def open(self) -> None:
-        await self.bind(*self._keys)
-        self._consumer = await self._actor.stage.broker.consume(self._queue, self._receive, prefetch=MAILBOX_PREFETCH)
+        try:
+            await self._open()
+        except BrokerUnavailable as error:
+            self._actor.stage.log.warning("%s; commands reach this actor when it is back", error)
+            self._opening = asyncio.get_running_loop().create_task(self._open_later())
 
     async def bind(self, *keys: str) -> None:
         names = self._actor.stage.names
@@ -187,8 +196,22 @@ class Mailbox:
         )
 
     async def close(self) -> None:
+        if self._opening is not None:
+            self._opening.cancel()
         if self._consumer is not None:
             await self._consumer.cancel()
+
+    async def _open(self) -> None:
+        await self.bind(*self._keys)
+        self._consumer = await self._actor.stage.broker.consume(self._queue, self._receive, prefetch=MAILBOX_PREFETCH)
+
+    async def _open_later(self) -> None:
+        stage, failures = self._actor.stage, 0
+        while self._consumer is None and not stage.stopping.is_set():
+            failures += 1
+            await stage.sleep(stage.backoff(failures))
+            with suppress(BrokerUnavailable):
+                await self._open()
 
     def _receive(self, delivery: Delivery) -> None:
         command = decode_command(delivery.body)

@@ -21,15 +21,23 @@ Beaten = Callable[[str, Heartbeat, float], None]  # boot id, reply, `clock.elaps
 
 
 class Heart:
-    """`beaten` is called in the loop that called `start`, after each beat that was answered."""
+    """In the loop that called `start`, `beaten` is called after each beat that was answered, `failed` if the heart ended
+    for another reason than a store that is away."""
 
     def __init__(
-        self, connections: Connections, *, queues: Sequence[str], info: Callable[[], bytes], beaten: Beaten
+        self,
+        connections: Connections,
+        *,
+        queues: Sequence[str],
+        info: Callable[[], bytes],
+        beaten: Beaten,
+        failed: Callable[[BaseException], None],
     ) -> None:
         self._connections = connections
         self._queues = tuple(queues)
         self._info = info
         self._beaten = beaten
+        self._failed = failed
         self._interval = connections.settings.lease_seconds / 4
         self._boot = ""
         self._thread: threading.Thread | None = None
@@ -41,7 +49,7 @@ class Heart:
         self._boot = boot
         loop = asyncio.get_running_loop()
         if not self._connections.store.shared:
-            self._task = loop.create_task(self._beat(self._connections.store, loop))
+            self._task = loop.create_task(self._beat_or_tell(self._connections.store, loop))
             return
         self._thread = threading.Thread(
             target=lambda: asyncio.run(self._beat_alone(loop)), name="callboard-heart", daemon=True
@@ -70,9 +78,15 @@ class Heart:
     async def _beat_alone(self, main: asyncio.AbstractEventLoop) -> None:
         store = self._connections.another_store()
         try:
-            await self._beat(store, main, connect=True)
+            await self._beat_or_tell(store, main, connect=True)
         finally:
             await store.close()
+
+    async def _beat_or_tell(self, store: Store, main: asyncio.AbstractEventLoop, *, connect: bool = False) -> None:
+        try:
+            await self._beat(store, main, connect=connect)
+        except Exception as error:  # a thread that ends in silence would cost the lease
+            main.call_soon_threadsafe(self._failed, error)
 
     async def _beat(self, store: Store, main: asyncio.AbstractEventLoop, *, connect: bool = False) -> None:
         clock = self._connections.clock

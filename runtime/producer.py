@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ..brokers.message import Receipt
-from ..metadata.contract import Admission, Enqueued, Jobs, QueueControl, Ready, Store
+from ..metadata.contract import Admission, Enqueued, Inspection, Jobs, QueueControl, Ready, Store
 from ..metadata.errors import StoreUnavailable
-from ..metadata.job import NewJob, State
+from ..metadata.job import NewJob, Outbox, State
 from .batcher import Batcher
 from .clock import Clock
 from .dispatcher import Dispatcher
@@ -22,12 +22,14 @@ from .wire import Command
 REGISTER_AGAIN_SECONDS = 60.0  # a queue's name is written anew this often, in case the store lost it
 
 _NEW = (Admission.CREATED, Admission.REPLACED)
+_OLD = (Admission.EXISTING, Admission.DEDUPLICATED)
 
 
 class Producer:
     def __init__(self, *, store: Store, dispatcher: Dispatcher, settings: Settings, clock: Clock) -> None:
         self._jobs = store.get(Jobs)
         self._queues = store.get(QueueControl)
+        self._inspection = store.get(Inspection)
         self._durable = store.durable
         self._dispatcher = dispatcher
         self._settings = settings
@@ -57,6 +59,10 @@ class Producer:
         if not confirm and self._durable:
             self._dispatcher.send_soon(ready)
             return answers
+        try:
+            ready += await self._unsent(jobs, answers)
+        except StoreUnavailable as error:
+            raise EnqueueUncertain(tuple(job.id for job in jobs), str(error)) from error
         receipts = await self._dispatcher.send(ready)
         unsent = tuple(job.id for job, got in zip(ready, receipts, strict=True) if got is not Receipt.CONFIRMED)
         if unsent:
@@ -65,6 +71,21 @@ class Producer:
 
     async def drain(self) -> None:
         await self._batcher.drain()
+
+    async def _unsent(self, jobs: Sequence[NewJob], answers: Sequence[Enqueued]) -> list[Ready]:
+        """Jobs of an earlier call that nobody has sent yet: a yes to this one must hold for them too. What is sent is
+        what was recorded, which need not be what was asked for now."""
+        again = [
+            (job.queue, answer.id)
+            for job, answer in zip(jobs, answers, strict=True)
+            if answer.admission in _OLD and answer.state is State.WAITING
+        ]
+        ready: list[Ready] = []
+        for queue in {queue for queue, _ in again}:
+            for job in await self._inspection.get(queue, [job_id for name, job_id in again if name == queue]):
+                if job is not None and job.outbox is Outbox.DUE:
+                    ready.append(Ready(queue, job.id, job.dispatch, job.priority, job.payload))
+        return ready
 
     async def _enqueue(self, jobs: Sequence[NewJob]) -> Sequence[Enqueued]:
         return await self._jobs.enqueue(jobs, now=self._clock.now(), grace=self._settings.grace)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from abc import abstractmethod
 
-from ..brokers.errors import BrokerUnavailable
 from ..metadata.errors import StoreUnavailable
 from .actor import Actor, Mailbox, Stage
 from .known_queues import KnownQueues
@@ -34,10 +33,7 @@ class RoundsActor(Actor):
         self._woken.set()
 
     async def run(self) -> None:
-        try:
-            await self._mailbox.open()
-        except BrokerUnavailable as error:
-            self.stage.log.warning("%s; nobody can wake this actor until it is back", error)
+        await self._mailbox.open()
         failures = 0
         while not self.stage.stopping.is_set():
             self._woken.clear()

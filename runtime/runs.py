@@ -86,6 +86,9 @@ class Runs:
         return len(runs)
 
     async def close(self) -> None:
+        """What still runs is interrupted and not waited for: it has been handed back, or its lease will run out."""
+        for task in self._tasks:
+            task.cancel()
         await self._runner.close()
 
     def _interrupt(self, run: Run, reason: Interruption) -> None:

@@ -31,12 +31,12 @@ class Child:
         self._clock = clock
         self._random = random
         self._failed: deque[float] = deque(maxlen=MAX_RESTARTS + 1)
-        self._stopping = False
+        self._stopping = asyncio.Event()
         self.stage: Stage | None = None
 
     async def run(self) -> None:
         """Until the actor ends because it was stopped. Raises GaveUp, ConfigurationError."""
-        while not self._stopping:
+        while not self._stopping.is_set():
             self.stage = self._make_stage(self._actor)
             try:
                 await self._actor(self.stage).run()
@@ -44,12 +44,12 @@ class Child:
             except ConfigurationError:  # it would be no better the next time
                 raise
             except Exception as error:  # an actor may fail in any way; that is what a supervisor is for
-                if self._stopping:
+                if self._stopping.is_set():
                     raise
                 await self._failed_with(error)
 
     def stop(self, *, hurry: bool) -> None:
-        self._stopping = True
+        self._stopping.set()
         if self.stage is not None:
             self.stage.stopping.set()
             if hurry:
@@ -63,7 +63,11 @@ class Child:
             raise GaveUp(self._actor.kind, restarts=recent, seconds=WITHIN_SECONDS) from error
         delay = self._random.uniform(0.5, 1.0) * min(10.0, 0.2 * 2.0**recent)
         log.error("actor %s failed; starting it again in %.1f s", self._actor.kind, delay, exc_info=error)
-        await self._clock.sleep(delay)
+        stopping = asyncio.ensure_future(self._stopping.wait())
+        pause = asyncio.ensure_future(self._clock.sleep(delay))
+        await asyncio.wait([stopping, pause], return_when=asyncio.FIRST_COMPLETED)
+        stopping.cancel()
+        pause.cancel()
 
 
 class Supervisor:

@@ -67,7 +67,7 @@ class _LooseBundle(Struct, frozen=True, kw_only=True):
 
 
 class Event(Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
-    """Something that happened to a job, for anyone. `event`: created, started, completed, failed, retried, released,
+    """Something that happened to a job, for anyone. `event`: completed, failed, retried, released, parked,
     cancelled, expired, stalled, late."""
 
     event: str

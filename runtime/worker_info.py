@@ -5,14 +5,15 @@ from __future__ import annotations
 import os
 import socket
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import msgspec
 from msgspec import Struct
 
 
 class Info(Struct, frozen=True, kw_only=True):
-    """`copies_refused`: tickets of jobs that somebody had already run or was running, since the start."""
+    """`copies_refused`: tickets of jobs that somebody had already run or was running, since the start. `waiting`: by
+    queue, tickets that it holds and has no slot for yet; queues without any are left out."""
 
     host: str
     pid: int
@@ -20,11 +21,16 @@ class Info(Struct, frozen=True, kw_only=True):
     queues: list[str]
     concurrency: int
     copies_refused: int = 0
+    waiting: dict[str, int] = {}
 
 
 class WorkerInfo:
-    def __init__(self, queues: Sequence[str], concurrency: int) -> None:
+    """`waiting` counts a queue's unclaimed tickets. It is called from the heart's thread."""
+
+    def __init__(self, queues: Sequence[str], concurrency: int, *, waiting: Callable[[str], int]) -> None:
         self.copies_refused = 0
+        self._queues = tuple(queues)
+        self._waiting = waiting
         self._info = Info(
             host=socket.gethostname(),
             pid=os.getpid(),
@@ -34,7 +40,9 @@ class WorkerInfo:
         )
 
     def encode(self) -> bytes:
-        return msgspec.json.encode(msgspec.structs.replace(self._info, copies_refused=self.copies_refused))
+        held = {queue: count for queue in self._queues if (count := self._waiting(queue))}
+        info = msgspec.structs.replace(self._info, copies_refused=self.copies_refused, waiting=held)
+        return msgspec.json.encode(info)
 
 
 def decode_info(encoded: bytes) -> Info:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import threading
 from collections.abc import Callable, Sequence
 from typing import Annotated
 
@@ -27,6 +28,7 @@ from .processes import Processes
 log = logging.getLogger("callboard")
 
 MAX_WEIGHT = 1000
+LEAVE_SECONDS = 5.0
 
 Queues = Annotated[
     list[str] | None,
@@ -152,8 +154,23 @@ def serve(app: Callboard, kinds: Sequence[str], options: Options, *, parent: Par
     deployment = Deployment(app, actors, options)
     _announce(app.settings, kinds)
     with asyncio.Runner(loop_factory=loop_factory()) as runner:
-        runner.run(_run(deployment, parent))
+        code = 1
+        try:
+            runner.run(_run(deployment, parent))
+            code = OK
+        finally:
+            # Closing the runner waits for every task, also for a handler that defies its interruption for ever.
+            leaving = threading.Timer(LEAVE_SECONDS, _leave, [code])
+            leaving.daemon = True
+            leaving.start()
+    leaving.cancel()
     log.info("ended in order")
+
+
+def _leave(code: int) -> None:
+    log.error("a handler does not end though it was interrupted; leaving without it, its job was handed back")
+    logging.shutdown()
+    os._exit(code)
 
 
 async def _run(deployment: Deployment, parent: Parent | None) -> None:
