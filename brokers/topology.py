@@ -88,7 +88,11 @@ class Names(Struct, frozen=True):
         return f"{self.namespace}.events.{boot}"
 
     def exchanges(self) -> Topology:
-        """The five exchanges and the dead-letter queue: what every process declares first."""
+        """The five exchanges, and the queues for submissions and dead letters: what every process declares first.
+
+        Submissions thus wait from the first process on, whether an intake runs or not. Both queues are quorum: what is
+        in them has no second copy yet. Delivery limits and the dead-letter exchange are a policy's to set, see
+        PROTOCOL.md."""
         return Topology(
             exchanges=(
                 Exchange(self.submit, "topic"),
@@ -97,8 +101,8 @@ class Names(Struct, frozen=True):
                 Exchange(self.control, "topic"),
                 Exchange(self.dead, "topic"),
             ),
-            queues=(Queue(self.dead, arguments=(("x-queue-type", "quorum"),)),),
-            bindings=(Binding(self.dead, self.dead, "#"),),
+            queues=tuple(Queue(name, arguments=(("x-queue-type", "quorum"),)) for name in (self.dead, self.intake)),
+            bindings=(Binding(self.dead, self.dead, "#"), Binding(self.intake, self.submit, "#")),
         )
 
     def jobs_topology(self, queue: str) -> Topology:

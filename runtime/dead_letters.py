@@ -1,17 +1,61 @@
-"""Puts aside what can't be used: on `callboard.dead` with the reason in its headers. Nothing is dropped in silence."""
+"""Puts aside what can't be used: on `callboard.dead`, with what is known of it in its headers. Nothing is dropped.
+
+    callboard-letter        the letter's own id
+    callboard-reason        a word that can be counted; PROTOCOL.md lists them
+    callboard-detail        a sentence, with the value and the limit
+    callboard-path          where in the body, as a JSON pointer
+    callboard-time          ms since the Unix epoch
+    callboard-exchange      where it was published, and with which
+    callboard-routing-key   routing key
+    callboard-size          bytes of the body, of which the first 64 KiB are kept
+    callboard-properties    its properties and headers, as JSON
+
+A letter is taken away by the broker once it is older than `dead_letter_seconds`; beyond `dead_letter_count` the
+retention actor takes the oldest away.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import secrets
+from collections.abc import Sequence
+from typing import Any
 
+import msgspec
+from msgspec import Struct
+
+from ..brokers.errors import BrokerUnavailable
 from ..brokers.message import Delivery, Message, Receipt
 from .connections import Connections
+from .job_id import check_queue
+from .settings import Settings
 
 MAX_BODY = 64 * 1024  # bytes of the original that are kept
 MAX_DETAIL = 1000
+MAX_NAME = 500  # characters of a routing key or an exchange: a byte that is no UTF-8 has become a character of three
+MAX_PROPERTIES = 8 * 1024
+
+LETTER, REASON, DETAIL, PATH, TIME, EXCHANGE, ROUTING_KEY, SIZE, PROPERTIES = (
+    f"callboard-{name}"
+    for name in ("letter", "reason", "detail", "path", "time", "exchange", "routing-key", "size", "properties")
+)
 
 log = logging.getLogger("callboard.dead")
+
+
+class Letter(Struct, frozen=True, kw_only=True):
+    """`body`: what could not be used, which may be a part of the delivery's. `message_id`: what a job made of it would
+    be called, where the delivery's own does not say."""
+
+    queue: str | None
+    body: bytes
+    size: int
+    reason: str
+    detail: str
+    delivery: Delivery
+    path: str = ""
+    message_id: str | None = None
 
 
 class DeadLetters:
@@ -19,25 +63,94 @@ class DeadLetters:
         self._connections = connections
         self._background: set[asyncio.Task[None]] = set()
 
-    def put(self, routing_key: str, body: bytes, *, reason: str, detail: str, delivery: Delivery) -> None:
+    def put(self, queue: str, body: bytes, *, reason: str, detail: str, delivery: Delivery) -> None:
         """Publish in the background. `reason` is a word that can be counted, `detail` a sentence."""
-        headers = {
-            "callboard-reason": reason,
-            "callboard-detail": detail[:MAX_DETAIL],
-            "callboard-time": self._connections.clock.now(),
-            "callboard-exchange": delivery.exchange,
-            "callboard-routing-key": delivery.routing_key,
-            "callboard-size": len(body),
-        }
-        message = Message(
-            exchange=self._connections.names.dead, routing_key=routing_key, body=body[:MAX_BODY], headers=headers
-        )
-        task = asyncio.get_running_loop().create_task(self._publish(message, reason, detail))
+        size = delivery.size if body is delivery.body else len(body)
+        letter = Letter(queue=queue, body=body, size=size, reason=reason, detail=detail, delivery=delivery)
+        task = asyncio.get_running_loop().create_task(self._put(letter))
         self._background.add(task)
         task.add_done_callback(self._background.discard)
 
-    async def _publish(self, message: Message, reason: str, detail: str) -> None:
-        timeout = self._connections.settings.confirm_timeout
-        (receipt,) = await self._connections.broker.publish([message], timeout=timeout)
+    async def keep(self, letters: Sequence[Letter]) -> bool:
+        """Whether the broker has confirmed every one of them; else the same call may be repeated."""
+        if not letters:
+            return True
+        return all(receipt is Receipt.CONFIRMED for receipt in await self._publish(letters))
+
+    async def _put(self, letter: Letter) -> None:
+        (receipt,) = await self._publish([letter])
         if receipt is not Receipt.CONFIRMED:
-            log.error("a dead letter could not be kept (%s): %s: %s", receipt, reason, detail[:200])
+            log.error("a dead letter could not be kept (%s): %s: %r", receipt, letter.reason, letter.detail[:200])
+
+    async def _publish(self, letters: Sequence[Letter]) -> Sequence[Receipt]:
+        connections = self._connections
+        timeout = connections.settings.confirm_timeout
+        messages = [self._message(letter) for letter in letters]
+        receipts = await connections.broker.publish(messages, timeout=timeout)
+        if Receipt.RETURNED in receipts:  # somebody deleted the queue
+            try:
+                await connections.broker.redeclare(connections.names.exchanges())
+            except BrokerUnavailable:
+                return receipts
+            receipts = await connections.broker.publish(messages, timeout=timeout)
+        return receipts
+
+    def _message(self, letter: Letter) -> Message:
+        delivery = letter.delivery
+        headers: dict[str, Any] = {
+            LETTER: secrets.token_hex(8),
+            REASON: letter.reason,
+            DETAIL: _unicode(letter.detail, MAX_DETAIL),
+            TIME: self._connections.clock.now(),
+            EXCHANGE: _unicode(delivery.exchange, MAX_NAME),
+            ROUTING_KEY: _unicode(delivery.routing_key, MAX_NAME),
+            SIZE: letter.size,
+            PROPERTIES: encode_properties(delivery, letter.message_id),
+        }
+        if letter.path:
+            headers[PATH] = _unicode(letter.path, MAX_DETAIL)
+        return Message(
+            exchange=self._connections.names.dead,
+            routing_key=letter.queue or letter.reason,
+            body=letter.body[:MAX_BODY],
+            headers=headers,
+            expiration=lifetime(self._connections.settings),
+        )
+
+
+def lifetime(settings: Settings) -> int | None:
+    """For how many ms the broker keeps a letter; None: for ever."""
+    seconds = settings.dead_letter_seconds
+    return None if seconds is None else round(seconds * 1000)
+
+
+def queue_of(delivery: Delivery) -> str | None:
+    """The job queue that a routing key names, if it can be one."""
+    try:
+        return check_queue(delivery.routing_key)
+    except ValueError:
+        return None
+
+
+def encode_properties(delivery: Delivery, message_id: str | None = None) -> str:
+    """JSON that fits into a header, whatever a stranger put there; without the headers where they are too much."""
+    known = {
+        "message_id": message_id or delivery.message_id,
+        "correlation_id": delivery.correlation_id,
+        "reply_to": delivery.reply_to,
+        "content_type": delivery.content_type,
+        "content_encoding": delivery.content_encoding,
+    }
+    given: dict[str, Any] = {name: value for name, value in known.items() if value is not None}
+    try:
+        encoded = msgspec.json.encode({**given, "headers": delivery.headers}, enc_hook=repr)
+    except (ValueError, TypeError, RecursionError) as error:
+        encoded = msgspec.json.encode({**given, "headers_left_out": f"{type(error).__name__}"})
+    if len(encoded) > MAX_PROPERTIES:
+        encoded = msgspec.json.encode({**given, "headers_left_out": f"{len(encoded)} bytes"})
+    return encoded.decode()
+
+
+def _unicode(text: str, limit: int) -> str:
+    """Text that AMQP can carry: a lone surrogate is written as an escape."""
+    return text[:limit].encode(errors="backslashreplace").decode()

@@ -357,7 +357,7 @@ class Scene:
     async def _clear_broker(self) -> None:
         async with await connect(self._broker_url) as connection:
             channel = await connection.channel()
-            for queue in [*map(self.names.job_queue, QUEUES), self.names.dead]:
+            for queue in [*map(self.names.job_queue, QUEUES), self.names.dead, self.names.intake]:
                 await channel.queue_delete(queue)
             for exchange in self.names.exchanges().exchanges:
                 await channel.exchange_delete(exchange.name)

@@ -167,7 +167,7 @@ class Place:
         broker = RabbitMQBroker.from_url(self._amqp_url, name="clean-up")
         await broker.open()
         try:
-            for queue in (names.dead, *(names.job_queue(queue) for queue in queues)):
+            for queue in (names.dead, names.intake, *(names.job_queue(queue) for queue in queues)):
                 await broker.delete(queue)
         finally:
             await broker.close()

@@ -35,7 +35,7 @@ async def space(redis_url: str, amqp_url: str) -> AsyncIterator[RedisSpace]:
     names = Names(space.namespace)
     async with await connect(amqp_url) as connection:
         channel = await connection.channel()
-        for queue in (names.job_queue(QUEUE), names.dead):
+        for queue in (names.job_queue(QUEUE), names.dead, names.intake):
             await channel.queue_delete(queue)
         for exchange in names.exchanges().exchanges:
             await channel.exchange_delete(exchange.name)

@@ -53,7 +53,7 @@ class Place:
         names = Names(self.namespace)
         connection = await aiormq.connect(self.broker)
         channel = await connection.channel()
-        for queue in [names.dead, *map(names.job_queue, self._queues)]:
+        for queue in [names.dead, names.intake, *map(names.job_queue, self._queues)]:
             await channel.queue_delete(queue)
         for exchange in names.exchanges().exchanges:
             await channel.exchange_delete(exchange.name)
