@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from callboard import Callboard, Context, InvalidJob, JobFailed
+from callboard import Callboard, ConfigurationError, Context, InvalidJob, JobFailed
 from callboard.runtime.testing import running, settled
 from path import process_tasks
 from path.place import Place
@@ -193,13 +193,11 @@ async def test_an_error_in_a_process_is_told_with_its_traceback_and_retried_by_i
     assert info.attempts == 2
 
 
-async def test_a_function_that_no_process_could_find_fails_its_job_and_says_what_to_do(app: Callboard) -> None:
-    @app.task(name="local", executor="process")
+async def test_a_function_that_no_process_could_find_is_refused_where_it_is_declared(app: Callboard) -> None:
     def local() -> None: ...
 
-    async with running(app):
-        with pytest.raises(JobFailed, match="defined within a function; move it to the top of the module"):
-            await (await local.enqueue()).result(10)
+    with pytest.raises(ConfigurationError, match="defined within a function; move it to the top of the module"):
+        app.task(name="local", executor="process")(local)
 
 
 def alive(pid: int) -> bool:

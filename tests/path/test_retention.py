@@ -155,11 +155,11 @@ async def test_a_hundred_thousand_jobs_leave_a_thousand_records_and_after_their_
             await settled(app, "default", timeout=150)
             await until_kept(app, "default", completed=kept)
             assert min(await newest(app, "default", "completed")) > number / 2
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(60):
                 while len(await space.queue_keys()) > kept + bookkeeping:  # tombstones are dropped a second later
                     await asyncio.sleep(0.1)
             assert (await app.queue("default").queue_counts()).completed > 0
             await until_kept(app, "default", completed=0)
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(60):
                 while len(await space.queue_keys()) > bookkeeping:
                     await asyncio.sleep(0.1)
