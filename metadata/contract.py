@@ -31,6 +31,7 @@ from typing import ClassVar, Protocol, Self, TypeVar, runtime_checkable
 from msgspec import Struct
 
 from .job import Job, Keep, NewJob, State
+from .schedules import Schedules
 
 MAX_BATCH = 128  # entries in one call; callers split larger batches. 256 transitions held Redis for 2.5 ms.
 MAX_HISTORY = 20  # newest entries of a job's attempt history that are kept
@@ -391,8 +392,8 @@ class QueueControl(Protocol):
         ...
 
     async def forget(self, queue: str) -> bool:
-        """Drop a queue that holds no job and no worker: its pause, watermarks, tombstones and its name. False: it
-        still holds some."""
+        """Drop a queue that holds no job, no worker and no schedule: its pause, watermarks, tombstones and its name.
+        False: it still holds some."""
         ...
 
 
@@ -443,7 +444,7 @@ class Retention(Protocol):
 
 # --- The store ----------------------------------------------------------------------------------------------------
 
-CAPABILITIES: tuple[type, ...] = (Jobs, Delays, Workers, Deduplicating, QueueControl, Inspection, Retention)
+CAPABILITIES: tuple[type, ...] = (Jobs, Delays, Workers, Deduplicating, QueueControl, Inspection, Retention, Schedules)
 
 C = TypeVar("C")
 

@@ -20,9 +20,11 @@ from ..contract import (
     Workers,
 )
 from ..errors import CapabilityMissing, StoreRefused
+from ..schedules import Schedules
 from .control import MemoryDeduplicating, MemoryQueueControl, MemoryRetention
 from .inspection import MemoryInspection
 from .jobs import MemoryDelays, MemoryJobs
+from .schedules import MemorySchedules
 from .state import Queues
 from .workers import MemoryWorkers
 
@@ -50,6 +52,7 @@ class MemoryStore:
             QueueControl: MemoryQueueControl(queues),
             Inspection: MemoryInspection(queues),
             Retention: MemoryRetention(queues),
+            Schedules: MemorySchedules(queues),
         }
 
     @classmethod

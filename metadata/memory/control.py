@@ -59,7 +59,7 @@ class MemoryQueueControl:
 
     async def forget(self, queue: str) -> bool:
         data = self._queues[queue]
-        if data.records or data.rows:
+        if data.records or data.rows or data.schedules:
             return False
         del self._queues[queue]
         return True

@@ -38,35 +38,7 @@ class MemoryJobs:
         self._queues = queues
 
     async def enqueue(self, jobs: Sequence[NewJob], *, now: int, grace: int) -> Sequence[Enqueued]:
-        return [self._enqueue(self._queues[job.queue], job, now, grace) for job in jobs]
-
-    def _enqueue(self, data: QueueData, job: NewJob, now: int, grace: int) -> Enqueued:
-        known = data.records.get(job.id)
-        if known is not None:
-            same = known.payload == job.payload
-            return Enqueued(job.id, Admission.CREATED if same else Admission.EXISTING, known.state, known.dispatch)
-        admission, replaced = Admission.CREATED, None
-        wanted = job.deduplication
-        if wanted is not None:
-            window = data.window(wanted.id, now)
-            if window is None:
-                data.take(wanted, job.id, now)
-            else:
-                if wanted.extend and wanted.ttl is not None and window.until is not None:
-                    data.set_end(wanted.id, now + wanted.ttl)
-                holder = data.records.get(window.job)
-                if not wanted.replace or holder is None or holder.state is not State.DELAYED:
-                    return _refused(window, holder)
-                data.erase(holder, now=now, tombstone=holder.dispatch > 0)
-                admission, replaced = Admission.REPLACED, holder.id
-                window.job = job.id
-        if job.run_at is not None and job.run_at > now:
-            record = data.add(job, state=State.DELAYED, dispatch=0)
-            data.delay(record, job.run_at)
-        else:
-            record = data.add(job, state=State.WAITING, dispatch=0)
-            data.wait(record, dispatch=1, due=now + grace, now=now)
-        return Enqueued(record.id, admission, record.state, record.dispatch, replaced)
+        return [enqueue_one(self._queues[job.queue], job, now, grace) for job in jobs]
 
     async def published(self, sent: Sequence[Sent], *, now: int) -> None:
         for ticket in sent:
@@ -209,6 +181,35 @@ class MemoryDelays:
             if left is not None and (next_due is None or left < next_due):
                 next_due = left
         return Due(ready, next_due)
+
+
+def enqueue_one(data: QueueData, job: NewJob, now: int, grace: int) -> Enqueued:
+    known = data.records.get(job.id)
+    if known is not None:
+        same = known.payload == job.payload
+        return Enqueued(job.id, Admission.CREATED if same else Admission.EXISTING, known.state, known.dispatch)
+    admission, replaced = Admission.CREATED, None
+    wanted = job.deduplication
+    if wanted is not None:
+        window = data.window(wanted.id, now)
+        if window is None:
+            data.take(wanted, job.id, now)
+        else:
+            if wanted.extend and wanted.ttl is not None and window.until is not None:
+                data.set_end(wanted.id, now + wanted.ttl)
+            holder = data.records.get(window.job)
+            if not wanted.replace or holder is None or holder.state is not State.DELAYED:
+                return _refused(window, holder)
+            data.erase(holder, now=now, tombstone=holder.dispatch > 0)
+            admission, replaced = Admission.REPLACED, holder.id
+            window.job = job.id
+    if job.run_at is not None and job.run_at > now:
+        record = data.add(job, state=State.DELAYED, dispatch=0)
+        data.delay(record, job.run_at)
+    else:
+        record = data.add(job, state=State.WAITING, dispatch=0)
+        data.wait(record, dispatch=1, due=now + grace, now=now)
+    return Enqueued(record.id, admission, record.state, record.dispatch, replaced)
 
 
 def _refused(window: Window, holder: Record | None) -> Enqueued:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from msgspec import Struct
 
 from ..job import FINAL, Deduplication, Keep, NewJob, Outbox, State
+from ..schedule import Schedule
 from .index import Index
 from .record import Fence, Record
 
@@ -61,6 +62,9 @@ class QueueData:
         self.overfull: dict[tuple[State, str], None] = {}
         self.tombstones = Index()
         self.buried: dict[str, Fence | None] = {}  # of the tombstones: the last finish
+        self.schedules: dict[str, Schedule] = {}
+        self.fired: dict[str, tuple[int, int, str]] = {}  # by schedule: due, revision and author of the last firing
+        self.runs = Index()  # schedules that are not paused, by next_run
 
     # -- moves ------------------------------------------------------------------------------------------------------
 

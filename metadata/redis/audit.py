@@ -14,9 +14,12 @@ from .rows import INDEXES, read_job
 
 SCAN_COUNT = 1000
 
+_raw_fields = msgspec.msgpack.Decoder(list[msgspec.Raw])  # of a schedule: its texts are bytes of any kind
+
 _FIXED = {
     b"record", b"payload", b"result", b"error", b"progress", b"history", b"deduplication", b"windows", b"tombs",
     b"buried", b"marks", b"beats", b"infos", b"dead", b"paused", b"surplus",
+    b"schedule", b"schedules", b"runs",
 }  # fmt: skip
 _JOB_INDEXES = {b"waiting", b"outbox", b"held", b"delayed", b"children", b"expire"}
 _JOB_INDEX_PREFIXES = (b"sent:", b"active:", b"final:", b"kept:", b"cancels:")
@@ -39,7 +42,13 @@ class Contents(Struct, frozen=True):
 
 async def audit(connection: RedisConnection, queue: str) -> Sequence[str]:
     contents = await _read(connection, connection.keys.of_queue(queue).encode())
-    return [*_keys(contents), *_records(queue, contents), *_details(contents), *_deduplications(contents)]
+    return [
+        *_keys(contents),
+        *_records(queue, contents),
+        *_details(contents),
+        *_deduplications(contents),
+        *_schedules(contents),
+    ]
 
 
 async def _read(connection: RedisConnection, prefix: bytes) -> Contents:
@@ -156,3 +165,16 @@ def _deduplications(contents: Contents) -> Iterator[str]:
             yield f"deduplication id {deduplication!r} is held by {holder!r}, which is over"
     for deduplication in contents.index(b"windows").keys() - contents.hash(b"deduplication").keys():
         yield f"the window of {deduplication!r} has no holder"
+
+
+def _schedules(contents: Contents) -> Iterator[str]:
+    runs: dict[bytes, float] = {}
+    for id, packed in contents.hash(b"schedule").items():
+        fields = _raw_fields.decode(packed)
+        next_run, paused = (msgspec.msgpack.decode(fields[at]) for at in (3, 4))
+        if next_run is not False and not paused:
+            runs[id] = next_run
+    if contents.index(b"schedules").keys() != contents.hash(b"schedule").keys():
+        yield "the schedules and the index of their ids differ"
+    if dict(contents.index(b"runs")) != runs:
+        yield f"the index of next runs is {dict(contents.index(b'runs'))} instead of {runs}"

@@ -19,6 +19,8 @@
 --   beats h        boot -> counter                                          than that are kept
 --   infos h        boot -> bytes                             cancels:<boot> z   id -> when it was asked for
 --   dead z         boot -> when it was declared dead         paused         exists while paused
+--   schedule h     id -> a packed array, see timetable.lua   schedules z    id -> 0: in the order of their bytes
+--   runs z         id -> next_run, of schedules not paused
 
 local prefix = KEYS[1]
 local input = cmsgpack.unpack(ARGV[1])

@@ -1,4 +1,5 @@
-"""The Lua scripts: `record.lua` in front of each operation's own file, known to the server by their SHA1."""
+"""The Lua scripts: `record.lua`, and other parts where they are needed, in front of each operation's own file; known to
+the server by their SHA1."""
 
 from __future__ import annotations
 
@@ -10,6 +11,19 @@ from types import MappingProxyType
 from msgspec import Struct
 
 _SHARED = "record.lua"
+_SCHEDULES = ("timetable.lua",)
+_PARTS: Mapping[str, tuple[str, ...]] = {
+    "enqueue": ("admission.lua",),
+    "fire": ("admission.lua", "timetable.lua"),
+    "due_schedules": _SCHEDULES,
+    "get_schedules": _SCHEDULES,
+    "page_schedules": _SCHEDULES,
+    "pause_schedules": _SCHEDULES,
+    "remove_schedules": _SCHEDULES,
+    "resume_schedules": _SCHEDULES,
+    "upsert_schedules": _SCHEDULES,
+}
+_NO_SCRIPTS = {_SHARED, *(part for parts in _PARTS.values() for part in parts)}
 
 
 class Script(Struct, frozen=True):
@@ -21,11 +35,11 @@ class Script(Struct, frozen=True):
 def read_scripts() -> Mapping[str, Script]:
     """By name of the operation. Texts are constant: data reach a script only as KEYS and ARGV."""
     folder = files(__package__)
-    shared = folder.joinpath(_SHARED).read_text("utf-8")
     scripts = {}
     for file in folder.iterdir():
-        if file.name.endswith(".lua") and file.name != _SHARED:
+        if file.name.endswith(".lua") and file.name not in _NO_SCRIPTS:
             name = file.name.removesuffix(".lua")
-            text = f"{shared}\n{file.read_text('utf-8')}"
+            parts = (_SHARED, *_PARTS.get(name, ()), file.name)
+            text = "\n".join(folder.joinpath(part).read_text("utf-8") for part in parts)
             scripts[name] = Script(name, text, hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest())
     return MappingProxyType(scripts)

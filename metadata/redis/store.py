@@ -17,12 +17,14 @@ from ..contract import (
     Workers,
 )
 from ..errors import CapabilityMissing, StoreRefused, StoreUnavailable
+from ..schedules import Schedules
 from .address import Address, parse
 from .connection import RedisConnection
 from .control import RedisDeduplicating, RedisQueueControl, RedisRetention
 from .inspection import RedisInspection
 from .jobs import RedisDelays, RedisJobs
 from .keys import Keys
+from .schedules import RedisSchedules
 from .server import findings, read_facts
 from .workers import RedisWorkers
 
@@ -53,6 +55,7 @@ class RedisStore:
             QueueControl: RedisQueueControl(self._connection),
             Inspection: RedisInspection(self._connection),
             Retention: RedisRetention(self._connection),
+            Schedules: RedisSchedules(self._connection),
         }
 
     @classmethod

@@ -28,6 +28,8 @@ pytest.register_assert_rewrite(
             "store_recovery",
             "store_queues",
             "store_repeats",
+            "store_schedules",
+            "store_timetable",
         )
     )
 )
@@ -43,6 +45,7 @@ from .store_overtaken import OvertakenConformance  # noqa: E402
 from .store_queues import QueueConformance  # noqa: E402
 from .store_recovery import RecoveryConformance  # noqa: E402
 from .store_repeats import RepeatConformance  # noqa: E402
+from .store_schedules import ScheduleConformance  # noqa: E402
 
 __all__ = ["StoreConformance"]
 
@@ -59,5 +62,6 @@ class StoreConformance(
     RecoveryConformance,
     QueueConformance,
     RepeatConformance,
+    ScheduleConformance,
 ):
     """One test, one sentence of `metadata/contract.py`; after each, an audit of the queues that it touched."""

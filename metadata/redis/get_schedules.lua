@@ -1,0 +1,2 @@
+-- {id, ...} -> a description for each
+return describe_schedules(input)
