@@ -9,7 +9,7 @@ from pathlib import Path
 from contestants import CALLBOARD
 from marks import Marks
 from msgspec import Struct
-from report import Ratio, quotients
+from report import Ratio, cell, latency_cell, quotients
 from rounds import Figures, Results, percentile
 from scene import Scene
 
@@ -23,6 +23,11 @@ COSTS = (
     ("one_worker_bulk", "broker_us"),
 )
 MARGIN = 1.15
+Workers = tuple[tuple[str, ...], ...]  # the queues of each, as arguments; the last one serves the backlog
+SERVED: dict[str, Workers] = {
+    "one worker for both": (("--queue", "other", "--queue", "bench"),),
+    "a worker for each": (("--queue", "other"), ("--queue", "bench")),
+}
 
 
 class Growth(Struct, frozen=True, kw_only=True):
@@ -53,40 +58,57 @@ def grow(scene: Scene, growth: Growth, results: Results, say: Callable[[str], No
             say(f"costs with more kept and more queues, round {number + 1} of {growth.rounds}")
             few.namespace = f"few-{number}"  # a new one each time: it must not grow either
             few.run_script(CALLBOARD, "keep", 1_000, 60)
-            for name, place in (("few", few), ("many", many), ("crowded", crowded)):
+            places = [("few", few), ("many", many), ("crowded", crowded)]
+            turn = number % len(places)
+            for name, place in (*places[turn:], *places[:turn]):
                 path = place.marks(growth.jobs)
                 results.add(name, "enqueue_bulk", place.produce(CALLBOARD, "bulk", growth.jobs))
                 results.add(name, "one_worker_bulk", place.drain(CALLBOARD, path))
 
 
 def other_queue(scene: Scene, growth: Growth, results: Results, say: Callable[[str], None]) -> None:
-    """The same worker serves both queues, the other one first; idle first, then under the backlog."""
-    place = scene.beside("two")
-    other = place.marks(growth.latency + 100)
-    say(f"latency on another queue, idle and under a backlog of {growth.backlog:,}")
-    idle = _latency(place, place.marks(1), other, growth)
-    results.extend("other_queue", "idle.start", idle["start"])
-    path = place.marks(growth.backlog)
-    place.produce(CALLBOARD, "bulk", growth.backlog)
-    other = place.marks(growth.latency + 100)
-    busy = _latency(place, path, other, growth)
-    results.extend("other_queue", "backlog.start", busy["start"])
-    results.add("other_queue", "backlog", {"left": busy["left"][0]})
+    """One worker for both queues, the other one first; or a worker for each. Idle first, then under the backlog."""
+    for name, workers in SERVED.items():
+        place = scene.beside(f"two-{len(workers)}")
+        say(f"latency on another queue, idle and under a backlog of {growth.backlog:,}, {name}")
+        results.extend(name, "idle.start", _latency(place, workers, place.marks(1), growth)["start"])
+        path = place.marks(growth.backlog)
+        place.produce(CALLBOARD, "bulk", growth.backlog)
+        busy = _latency(place, workers, path, growth)
+        results.extend(name, "backlog.start", busy["start"])
+        results.extend(name, "backlog.left", busy["left"])
+        scene.forget()
 
 
-def _latency(place: Scene, path: Path, other: Path, growth: Growth) -> dict[str, list[float]]:
+def _latency(place: Scene, workers: Workers, path: Path, growth: Growth) -> dict[str, list[float]]:
     marks = Marks(path)
-    queues = ("--queue", "other", "--queue", "bench")
-    worker = place.start_worker(CALLBOARD, 1, *queues, marks=path, other=other)
+    other = place.marks(growth.latency + 100)
+    started = [place.start_worker(CALLBOARD, 1, *queues, marks=path, other=other) for queues in workers]
     try:
         time.sleep(2.0)
         if marks.jobs > 1:
-            place.wait_for(marks, marks.jobs // 50, worker, CALLBOARD)
+            place.wait_for(marks, marks.jobs // 50, started[-1], CALLBOARD)
         answer, _ = place.run_script(CALLBOARD, "latency", growth.latency, "other", marks=path, other=other)
         left = marks.jobs - marks.passed
     finally:
-        worker.terminate()
+        for worker in started:
+            worker.terminate()
     return {**answer, "left": [float(left)]}
+
+
+def growth_table(figures: dict[str, Figures]) -> list[str]:
+    lines = [f"| CPU us/job | {' | '.join(f'{m} {c}'.replace('_', ' ') for m, c in COSTS)} |", "|---" * 6 + "|"]
+    kept = round(figures["kept"]["count.jobs"][0])
+    for name, title in (
+        ("few", "1,000 jobs kept, 1 queue"), ("many", f"{kept:,} jobs kept"), ("crowded", "1,000 queues")
+    ):  # fmt: skip
+        cells = [cell(figures[name][f"{measurement}.{cost}"]) for measurement, cost in COSTS]
+        lines.append(f"| {title} | {' | '.join(cells)} |")
+    lines += ["", "| ms to the start of a job on another queue | idle | under the backlog |", "|---|---:|---:|"]
+    for name in SERVED:
+        idle, busy = (latency_cell(figures[name][f"{when}.start"]) for when in ("idle", "backlog"))
+        lines.append(f"| {name} | {idle} | {busy} |")
+    return lines
 
 
 def growth_ratios(figures: dict[str, Figures]) -> list[Ratio]:
@@ -100,10 +122,11 @@ def growth_ratios(figures: dict[str, Figures]) -> list[Ratio]:
                 what = f"{measurement.replace('_', ' ')}, CPU of {cost.removesuffix('_us')}"
                 values = quotients(figures[name][key], figures["few"][key])
                 found.append(Ratio(name=f"{title}: {what}", values=values, at_most=MARGIN))
-    if "other_queue" in figures:
-        other = figures["other_queue"]
-        left = round(other["backlog.left"][0])
-        ratio = percentile(other["backlog.start"], 99) / percentile(other["idle.start"], 99)
-        name = f"start on another queue under a backlog, p99, times idle ({left:,} jobs were left at the end)"
-        found.append(Ratio(name=name, values=[ratio], at_most=2.0))
+    for name in SERVED:
+        if name in figures:
+            other = figures[name]
+            ratio = percentile(other["backlog.start"], 99) / percentile(other["idle.start"], 99)
+            left = round(other["backlog.left"][0])
+            title = f"start on another queue under a backlog ({left:,} left at the end), p99, times idle: {name}"
+            found.append(Ratio(name=title, values=[ratio], at_most=2.0))
     return found

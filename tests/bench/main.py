@@ -83,6 +83,8 @@ def main() -> None:
     print(f"{done['machine']}; {done['servers']}; {'; '.join(done['versions'])}.")  # type: ignore[arg-type]
     print(f"Medians of {done['rounds']} rounds (least..most); {time.monotonic() - started:.0f} s in all.\n")
     print("\n".join(report.table(figures)), end="\n\n")
+    if "kept" in figures:
+        print("\n".join(growth.growth_table(figures)), end="\n\n")
     print("\n".join(report.ratio_table(found)))
 
 

@@ -67,7 +67,7 @@ class Scene:
     def _environment(self, marks: Path | None, other: Path | None = None) -> dict[str, str]:
         return {
             **{name: value for name, value in os.environ.items() if not name.startswith(("CALLBOARD_", "BENCH_"))},
-            "PYTHONPATH": f"{HERE}{os.pathsep}{SCRIPTS}",
+            "PYTHONPATH": os.pathsep.join([str(HERE), str(SCRIPTS), os.environ.get("PYTHONPATH", "")]),
             "BENCH_BROKER": self.broker.url,
             "BENCH_STORE": self.store.url,
             "BENCH_MARKS": str(marks or ""),
