@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from provision import RABBITMQ, REDIS, NoServer, Service, provide
+from provision import MONGO, MONGO_REPLICA, RABBITMQ, REDIS, NoServer, Service, provide
 
 TESTS = Path(__file__).parent
 KINDS = {"unit", "path", "contract", "integration", "faults", "simulation", "interop", "model", "house", "bench"}
@@ -32,7 +32,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 def pytest_report_header(config: pytest.Config) -> list[str]:
     lines = []
-    for service in (REDIS, RABBITMQ):
+    for service in (REDIS, RABBITMQ, MONGO, MONGO_REPLICA):
         if service.given in os.environ:
             lines.append(f"{service.name}: given by {service.given}")
         else:
@@ -56,6 +56,18 @@ def redis_url(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathF
 def amqp_url(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A RabbitMQ shared by the whole run: keep to a namespace of your own."""
     yield from _serve(RABBITMQ, request.config, tmp_path_factory.mktemp("rabbitmq"))
+
+
+@pytest.fixture(scope="session")
+def mongo_url(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A standalone MongoDB shared by the whole run: keep to a namespace of your own."""
+    yield from _serve(MONGO, request.config, tmp_path_factory.mktemp("mongo"))
+
+
+@pytest.fixture(scope="session")
+def mongo_replica_url(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A replica set of one, shared by the whole run: keep to a namespace of your own."""
+    yield from _serve(MONGO_REPLICA, request.config, tmp_path_factory.mktemp("mongo-replica"))
 
 
 def _serve(service: Service, config: pytest.Config, folder: Path) -> Iterator[str]:

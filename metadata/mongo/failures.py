@@ -1,0 +1,50 @@
+"""The driver's errors, in the words of the contract."""
+
+from __future__ import annotations
+
+from bson.errors import BSONError
+from pymongo import errors as driver
+
+from ..errors import MetadataError, StoreError, StoreUnavailable
+
+DUPLICATE = 11000
+
+# Codes of answers that a server gives for a while: it stops, changes roles, is out of space, gave up waiting.
+_PASSING = frozenset({
+    6, 7, 24, 50, 64, 79, 89, 91, 100, 112, 134, 189, 202, 246, 262, 317, 358, 384, 9001, 10058, 10107, 11600, 11602,
+    13388, 13435, 13436, 14031,
+})  # fmt: skip
+_REFUSED = frozenset({8, 13, 18, 31, 8000})  # credentials, permissions
+_UNAVAILABLE = (driver.ConnectionFailure, driver.WTimeoutError, driver.ExecutionTimeout, driver.WaitQueueTimeoutError)
+
+Failure = driver.PyMongoError | BSONError | OSError | UnicodeError | OverflowError
+FAILURES = (driver.PyMongoError, BSONError, OSError, UnicodeError, OverflowError)
+
+
+def translated(error: Failure, store: str) -> MetadataError:
+    """What to raise `from` the driver's error. The text is the server's or the driver's, which name no password."""
+    text = f"{type(error).__name__}: {_shortened(str(error))}"
+    codes = _codes(error)
+    if codes & _REFUSED:
+        return StoreError(f"store {store} refused the credentials or a command: {text}")
+    if isinstance(error, (*_UNAVAILABLE, OSError)) or codes & _PASSING or _unconfirmed(error):
+        return StoreUnavailable(store, text)
+    return StoreError(f"store {store}: {text}")
+
+
+def _codes(error: Failure) -> frozenset[int]:
+    codes = {getattr(error, "code", None)}
+    if isinstance(error, driver.BulkWriteError):
+        codes.update(one.get("code") for one in error.details.get("writeErrors", ()))
+    return frozenset(code for code in codes if isinstance(code, int))
+
+
+def _unconfirmed(error: Failure) -> bool:
+    """Whether it was written, but not by enough servers in time: the call is to be repeated."""
+    return isinstance(error, driver.WriteConcernError) or (
+        isinstance(error, driver.BulkWriteError) and bool(error.details.get("writeConcernErrors"))
+    )
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= 500 else text[:500] + " ..."

@@ -1,0 +1,158 @@
+"""`finish`: one write where each outcome ends its job for good, which is nearly always; else a look first.
+
+The quick way writes with the fence itself as the guard, and learns from the number of documents that matched whether
+every outcome took effect. What it leaves undecided is read, and decided as any other call.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from pymongo import UpdateOne
+
+from ..contract import MAX_HISTORY, Ending, Finish, Finished, Outcome
+from ..job import State
+from .connection import MongoConnection, Statement
+from .names import job_name
+from .record import Record
+from .work import Work, count_group, settle
+
+ENDED = {
+    Ending.COMPLETED: State.COMPLETED,
+    Ending.FAILED: State.FAILED,
+    Ending.CANCELLED: State.CANCELLED,
+}
+
+
+async def finish(
+    connection: MongoConnection, queue: str, outcomes: Sequence[Outcome], *, now: int, grace: int
+) -> list[Finished]:
+    if not outcomes:
+        return []
+    written: int | None = None
+    if all(outcome.ending in ENDED for outcome in outcomes) and len({one.id for one in outcomes}) == len(outcomes):
+        written = connection.revision()
+        if await _end_all(connection, queue, outcomes, now=now, revision=written):
+            return [Finished(one.id, Finish.DONE, ENDED[one.ending], one.dispatch) for one in outcomes]
+    quickly: set[str] = set()  # jobs that were ended by the quick way
+
+    async def load(work: Work, some: Sequence[Outcome]) -> None:
+        await work.load(job_name(queue, outcome.id) for outcome in some)
+
+    def decide(work: Work, outcome: Outcome) -> Finished:
+        record = work.find(job_name(queue, outcome.id))
+        if record is not None and written is not None and record.revision == written:
+            quickly.add(outcome.id)
+            return Finished(outcome.id, Finish.DONE, record.job_state, record.dispatch)
+        return _decide(work, queue, record, outcome, now=now, grace=grace)
+
+    answers = await settle(connection, outcomes, load, decide)
+    if written is not None:
+        await _count(connection, queue, [one for one in outcomes if one.id not in quickly], -1)
+    return answers
+
+
+async def _end_all(
+    connection: MongoConnection, queue: str, outcomes: Sequence[Outcome], *, now: int, revision: int
+) -> bool:
+    statements: list[Statement] = [_end(queue, outcome, now, revision) for outcome in outcomes]
+    counts = _counts(queue, outcomes, 1)
+    written = await connection.write([*statements, *counts])
+    # A group's first count may meet another's.
+    await connection.write([counts[place - len(statements)] for place in written.refused])
+    return written.count + len(written.refused) == len(statements) + len(counts)
+
+
+def _end(queue: str, outcome: Outcome, now: int, revision: int) -> UpdateOne:
+    sets: dict[str, Any] = {
+        "state": outcome.ending.value,
+        "at": now,
+        "finished_at": now,
+        "revision": revision,
+        "group": group_of(outcome),
+        "last_finish": fence_of(outcome),
+    }
+    unsets = {"owner": ""}
+    for field, value in (("result", outcome.result), ("error", outcome.error)):
+        if value is None:
+            unsets[field] = ""
+        else:
+            sets[field] = value
+    if outcome.keep.age is not None:
+        sets["forget_at"] = now + outcome.keep.age
+    update: dict[str, Any] = {"$set": sets, "$unset": unsets}
+    if outcome.history is not None:
+        update["$push"] = {"history": {"$each": [outcome.history], "$slice": -MAX_HISTORY}}
+    if outcome.ending is Ending.FAILED:
+        update["$inc"] = {"failures": 1}
+    where = {
+        "name": job_name(queue, outcome.id),
+        "state": State.ACTIVE.value,
+        "dispatch": outcome.dispatch,
+        "owner": outcome.owner,
+        "lost": None,
+        "windows": None,  # a deduplication id is freed, or not, after a look at its window
+    }
+    return UpdateOne(where, update)
+
+
+async def _count(connection: MongoConnection, queue: str, outcomes: Sequence[Outcome], sign: int) -> None:
+    await connection.write(_counts(queue, outcomes, sign))
+
+
+def _counts(queue: str, outcomes: Sequence[Outcome], sign: int) -> list[Statement]:
+    sizes: dict[str, int] = {}
+    keeps: dict[str, int | None] = {}
+    for outcome in outcomes:
+        group = group_of(outcome)
+        sizes[group] = sizes.get(group, 0) + sign
+        keeps[group] = outcome.keep.count
+    return [count_group(queue, group, size, keeps[group]) for group, size in sizes.items()]
+
+
+def _decide(work: Work, queue: str, record: Record | None, outcome: Outcome, *, now: int, grace: int) -> Finished:
+    fence = fence_of(outcome)
+    if record is None:
+        return Finished(outcome.id, Finish.REFUSED, None, 0)
+    if not holds(record, outcome.dispatch, outcome.owner):
+        answer = Finish.RECORDED if record.last_finish == fence else Finish.REFUSED
+        if not record.exists:
+            return Finished(outcome.id, answer, None, 0)
+        return Finished(outcome.id, answer, record.job_state, record.dispatch)
+    ending = outcome.ending
+    record.last_finish = fence
+    record.remember(outcome.history)
+    record.failures += ending in (Ending.RETRY, Ending.FAILED)
+    if record.cancel and ending not in ENDED:
+        ending = Ending.CANCELLED
+    if outcome.error is not None or ending in ENDED:
+        record.error = outcome.error
+    if ending in ENDED:
+        record.result = outcome.result
+        before = [window.key for window in record.windows]
+        record.end(ENDED[ending], now=now, keep=outcome.keep)
+        work.index_windows(record, before)
+        work.keeps[queue, record.group or ""] = outcome.keep.count
+        return Finished(outcome.id, Finish.DONE, record.job_state, record.dispatch)
+    if ending is Ending.PARK and record.parked_at is None:
+        record.parked_at = now
+    due_by = now if work.clock is None else min(now, work.clock)
+    if outcome.run_at is not None and outcome.run_at > due_by:
+        record.delay(outcome.run_at)
+    else:
+        record.wait(dispatch=record.dispatch + 1, due=now + grace, now=now)
+    return Finished(outcome.id, Finish.DONE, record.job_state, record.dispatch)
+
+
+def holds(record: Record, dispatch: int, owner: str) -> bool:
+    return record.state == State.ACTIVE and record.dispatch == dispatch and record.owner == owner and not record.lost
+
+
+def group_of(outcome: Outcome) -> str:
+    return f"{ENDED[outcome.ending].value}:{outcome.keep.group}"
+
+
+def fence_of(outcome: Outcome) -> str:
+    """A finish, as its repeat is recognised."""
+    return f"{outcome.dispatch}:{outcome.ending.value}:{outcome.owner}"

@@ -1,0 +1,48 @@
+"""Names of documents, and the states by which they are told apart.
+
+A name is unique in the collection. Queues' names are preceded by their length, so that no queue's or job's name can
+look like another document's. Users' text only ever stands in values: never in a field's name, never as an operator.
+"""
+
+from __future__ import annotations
+
+from ..job import FINAL, State
+
+STORE = "store"  # the one document about the whole namespace: epoch, claim window
+
+DUE, SENT, HELD = "waiting-due", "waiting-sent", "waiting-held"  # a waiting job, by where its ticket is
+TOMBSTONE = "tombstone"  # what is left of a job that was forgotten
+SHADOW = "window"  # nothing of a job is left but a deduplication window that it opened
+WORKER, DEAD_WORKER = "worker", "dead-worker"  # a boot's row; a declared death whose row was removed
+QUEUE = "queue"  # pause, watermarks, whether it is registered
+GROUP = "group"  # how many final jobs of a state and group are kept
+
+WAITING = (DUE, SENT, HELD)
+UNFINISHED = (*WAITING, State.DELAYED.value, State.WAITING_CHILDREN.value, State.ACTIVE.value)
+FINAL_STATES = tuple(sorted(state.value for state in FINAL))
+JOBS = (*UNFINISHED, *FINAL_STATES)
+
+
+def states_of(state: State) -> tuple[str, ...]:
+    return WAITING if state is State.WAITING else (state.value,)
+
+
+def job_name(queue: str, id: str) -> str:
+    return f"j{len(queue)}:{queue}:{id}"
+
+
+def row_name(queue: str, boot: str) -> str:
+    return f"b{len(queue)}:{queue}:{boot}"
+
+
+def queue_name(queue: str) -> str:
+    return f"q{queue}"
+
+
+def group_name(queue: str, group: str) -> str:
+    """`group`: `<state>:<name of the group>`."""
+    return f"g{len(queue)}:{queue}:{group}"
+
+
+def window_key(queue: str, deduplication_id: str) -> str:
+    return f"{len(queue)}:{queue}:{deduplication_id}"

@@ -1,0 +1,173 @@
+"""What becomes due: outbox entries, delayed jobs, tickets that were overtaken.
+
+Each is found by an index, and taken by a write that holds only for the document that was read: any number of takers
+share the work, and none gets what another got. Who loses some looks again, until it has its limit or nothing is left.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+
+from ..contract import Due, Ready
+from ..errors import StoreUnavailable
+from ..job import State
+from .connection import Document, MongoConnection
+from .names import HELD, QUEUE, queue_name
+from .record import TICKETS, Record, projection
+from .work import ROUNDS, Work, pause
+
+Find = Callable[[int], Awaitable[list[Document]]]
+_FIELDS = projection(TICKETS)
+
+
+async def take_unpublished(
+    connection: MongoConnection, queues: Sequence[str], *, now: int, grace: int, limit: int
+) -> list[Ready]:
+    if not queues:
+        return []
+
+    def again(record: Record) -> None:
+        record.send_again(due=now + grace)
+
+    async def due(names: Sequence[str], most: int) -> list[Document]:
+        where = {"queue": _one_of(names), "due": {"$lte": now}}
+        return await connection.find(where, _FIELDS, sort=[("due", 1)], limit=most)
+
+    async def held(names: Sequence[str], most: int) -> list[Document]:
+        where = {"queue": _one_of(names), "state": HELD}
+        return await connection.find(where, _FIELDS, sort=[("at", 1)], limit=most)
+
+    first, parked = await asyncio.gather(due(queues, limit + 1), held(queues, 1))
+    resumable: list[str] = []
+    if parked:
+        paused = set(await read_paused(connection, queues))
+        resumable = [queue for queue in queues if queue not in paused]
+    if len(first) <= limit and not resumable:
+        return await _take(connection, _first(first, lambda most: due(queues, most)), again, limit)
+    taken: list[Ready] = []
+    for queue in queues:
+        some = await _take(connection, lambda most: due([queue], most), again, limit)  # noqa: B023  awaited here
+        if queue in resumable and len(some) < limit:
+            some += await _take(connection, lambda most: held([queue], most), again, limit - len(some))  # noqa: B023
+        taken += some
+    return taken
+
+
+async def take_due(connection: MongoConnection, queues: Sequence[str], *, now: int, grace: int, limit: int) -> Due:
+    if not queues:
+        return Due([], None)
+
+    def wake(record: Record) -> None:
+        record.wait(dispatch=record.dispatch + 1, due=now + grace, now=now)
+
+    async def earliest(names: Sequence[str], most: int) -> list[Document]:
+        where = {"queue": _one_of(names), "state": State.DELAYED.value}
+        return await connection.find(where, _FIELDS, sort=[("at", 1)], limit=most)
+
+    async def due(names: Sequence[str], most: int) -> list[Document]:
+        return [one for one in await earliest(names, most) if one["at"] <= due_by]
+
+    first, clock = await asyncio.gather(earliest(queues, limit + 1), connection.clock())
+    due_by = min(now, clock)
+    of_them = [one for one in first if one["at"] <= due_by]
+    if len(of_them) <= limit:
+        ready = await _take(connection, _first(of_them, lambda most: due(queues, most)), wake, limit)
+        left = [one["at"] for one in first[len(of_them) :]]
+        if len(ready) == len(of_them) and (left or len(first) <= limit):
+            return Due(ready, min(left, default=None), clock - now)
+    else:
+        ready = []
+        for queue in queues:
+            ready += await _take(connection, lambda most: due([queue], most), wake, limit)  # noqa: B023  awaited here
+    rest = await connection.find(
+        {"queue": _one_of(queues), "state": State.DELAYED.value}, {"_id": 0, "at": 1}, sort=[("at", 1)], limit=1
+    )
+    return Due(ready, rest[0]["at"] if rest else None, clock - now)
+
+
+async def take_overtaken(
+    connection: MongoConnection,
+    queues: Sequence[str],
+    *,
+    now: int,
+    grace: int,
+    lag: int,
+    sent_before: int | None,
+    limit: int,
+) -> list[Ready]:
+    if not queues:
+        return []
+
+    def again(record: Record) -> None:
+        record.send_again(due=now + grace)
+
+    abouts, priorities = await asyncio.gather(
+        connection.find({"name": {"$in": [queue_name(queue) for queue in queues]}}),
+        connection.distinct("priority", {"queue": _one_of(queues), "sent_at": {"$exists": True}}),
+    )
+    marks = {about["queue"]: about.get("marks", {}) for about in abouts}
+    taken: list[Ready] = []
+    for queue in queues if priorities else ():
+        where = [
+            {"queue": queue, "priority": priority, "sent_at": {"$lt": bound}}
+            for priority in priorities
+            if (bound := max(marks.get(queue, {}).get(str(priority), 0) - lag, sent_before or 0)) > 0
+        ]
+
+        async def lost(most: int, where: list[Document] = where) -> list[Document]:
+            return await connection.find({"$or": where}, _FIELDS, limit=most)
+
+        if where:
+            taken += await _take(connection, lost, again, limit)
+    return taken
+
+
+async def read_paused(connection: MongoConnection, queues: Sequence[str]) -> list[str]:
+    found = await connection.find(
+        {"name": {"$in": [queue_name(queue) for queue in queues]}, "state": QUEUE, "paused": {"$ne": None}},
+        {"_id": 0, "queue": 1},
+    )
+    paused = {one["queue"] for one in found}
+    return [queue for queue in queues if queue in paused]
+
+
+def _one_of(queues: Sequence[str]) -> object:
+    return queues[0] if len(queues) == 1 else {"$in": list(queues)}
+
+
+def _first(found: list[Document], find: Find) -> Find:
+    """What was found already, the first time."""
+    known = [found]
+
+    async def once_known(most: int) -> list[Document]:
+        return known.pop() if known else await find(most)
+
+    return once_known
+
+
+async def _take(connection: MongoConnection, find: Find, change: Callable[[Record], None], limit: int) -> list[Ready]:
+    return [record.ready() for record in await take(connection, find, change, limit, TICKETS)]
+
+
+async def take(
+    connection: MongoConnection, find: Find, change: Callable[[Record], None], limit: int, without: frozenset[str]
+) -> list[Record]:
+    """Up to `limit` of the records that `find` finds, each as `change` has changed it."""
+    taken: list[Record] = []
+    for turn in range(ROUNDS):
+        found = (await find(limit - len(taken)))[: limit - len(taken)]
+        if not found:
+            return taken
+        work = Work(connection)
+        records = work.take(found, without)
+        for record in records:
+            change(record)
+        lost = await work.commit()
+        taken += [record for record in records if record.name not in lost]
+        if not lost or len(taken) == limit:
+            return taken
+        await pause(connection, turn)
+    if taken:
+        return taken
+    raise StoreUnavailable(connection.name, "others took every job that was due")

@@ -1,0 +1,33 @@
+"""Random operations on the MongoDB store, each answer and record compared with a plain model's."""
+
+from __future__ import annotations
+
+import pytest
+from mongo_space import DRIVERS, MongoSpace
+
+from callboard.metadata.contract import Store
+from callboard.metadata.mongo import MongoStore
+from callboard.runtime.clock import SystemClock
+from callboard.runtime.testing.store_machine import check_store
+
+TWO_DAYS = 2 * 24 * 3600 * 1000  # ms: the machine's clock moves in the past of the server's
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("server", ["mongo_url", "mongo_replica_url"])
+@pytest.mark.parametrize("driver", DRIVERS)
+def test_the_mongodb_store_does_what_the_oracle_does(request: pytest.FixtureRequest, server: str, driver: str) -> None:
+    url = request.getfixturevalue(server)
+    spaces: dict[Store, MongoSpace] = {}
+
+    async def make() -> MongoStore:
+        space = MongoSpace(url, driver)
+        store = space.store()
+        spaces[store] = space
+        return store
+
+    async def discard(store: Store) -> None:
+        await spaces.pop(store).delete()
+
+    check_store(make, start=SystemClock().now() - TWO_DAYS, discard=discard, examples=20)
+    assert not spaces
