@@ -12,6 +12,7 @@ from typing import Annotated
 
 import typer
 
+from .dead import dead_app
 from .demo import demo
 from .enqueue import enqueue
 from .failures import ending
@@ -77,9 +78,10 @@ app.command(rich_help_panel="Run", no_args_is_help=True)(run)
 app.command(rich_help_panel="Jobs", no_args_is_help=True)(enqueue)
 app.add_typer(jobs_app, name="jobs", rich_help_panel="Jobs")
 app.add_typer(queues_app, name="queues", rich_help_panel="Jobs")
+app.add_typer(dead_app, name="dead", rich_help_panel="Jobs")
 app.command(rich_help_panel="Look")(workers)
 app.command(rich_help_panel="Look")(wiring)
-for one in (app, jobs_app, queues_app):
+for one in (app, jobs_app, queues_app, dead_app):
     unwrap_help(one)
 
 

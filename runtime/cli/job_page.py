@@ -24,7 +24,7 @@ def job_table(jobs: Sequence[JobInfo], *, now: int) -> Table:
     for job in jobs:
         created = job.created_at.timestamp() * 1000
         made.add_row(
-            safe(job.id), safe(job.task), state_text(job.state), safe(job.attempts), safe(_span(now - created), "dim")
+            safe(job.id), safe(job.task), state_text(job.state), safe(job.attempts), safe(span(now - created), "dim")
         )
     return made
 
@@ -95,7 +95,7 @@ def _history(history: Sequence[Attempt]) -> Table:
             safe(entry.dispatch or None),
             safe(entry.outcome),
             safe(None if entry.started_at is None else f"{_utc(entry.started_at):%H:%M:%S}"),
-            safe(None if took is None else _span(took)),
+            safe(None if took is None else span(took)),
             safe(entry.worker[:8]),
             safe(_cut(why)),
         )
@@ -120,7 +120,7 @@ def _utc(milliseconds: int) -> datetime:
     return datetime.fromtimestamp(milliseconds / 1000, UTC)
 
 
-def _span(milliseconds: float) -> str:
+def span(milliseconds: float) -> str:
     seconds = milliseconds / 1000
     if seconds < 1:
         return f"{milliseconds:.0f} ms"
