@@ -30,7 +30,12 @@ _EXTRAS = {"redis": "redis", "rediss": "redis", "mongodb": "mongo", "mongodb+srv
 
 def make_store(url: str, *, namespace: str) -> Store:
     """A store for the URL, not yet open. ConfigurationError: no store of that scheme is installed."""
-    return cast(type[Store], _load(STORES, scheme_of(url), url)).from_url(url, namespace=namespace)
+    return store_class(url).from_url(url, namespace=namespace)
+
+
+def store_class(url: str) -> type[Store]:
+    """The class that serves the URL's scheme. ConfigurationError: none is installed."""
+    return cast(type[Store], _load(STORES, scheme_of(url), url))
 
 
 def make_broker(url: str, *, name: str) -> Broker:

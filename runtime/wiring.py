@@ -20,7 +20,7 @@ from ..brokers.topology import Names
 from ..metadata.contract import CAPABILITIES
 from .actor import Actor
 from .errors import ConfigurationError
-from .registry import STORES, actor_names, find_actor, make_store
+from .registry import STORES, actor_names, find_actor, make_store, store_class
 
 APP = "app"  # the users' processes, which make jobs and wait for results; see producer.py and listener.py
 _APP_PUBLISHES = ("jobs", "control")
@@ -136,7 +136,8 @@ def _installed_stores() -> list[StoreWiring]:
     found: dict[object, StoreWiring] = {}
     for scheme in sorted(entry.name for entry in entry_points(group=STORES)):
         try:
-            store = make_store(f"{scheme}://", namespace="callboard")
+            address = "localhost" if store_class(f"{scheme}://").shared else ""  # what lives here has no address
+            store = make_store(f"{scheme}://{address}", namespace="callboard")
         except ConfigurationError as error:  # its driver is not installed
             found[scheme] = StoreWiring(schemes=(scheme,), missing=str(error))
             continue
