@@ -1,7 +1,7 @@
 """Triggers made of triggers.
 
 Bounds, so that the slowest tree answers in tens of milliseconds: a tree has at most 16 parts that are not made of
-others, three levels, and one AllOf, which asks its parts at most 4,096 times.
+others, three levels, and one AllOf, which asks its parts at most 2,048 times.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from .grid import Grid, from_ms, to_ms
 
 MAX_PARTS = 16
 MAX_LEVELS = 3
-MAX_QUESTIONS = 4096
+MAX_QUESTIONS = 2048
 _SECONDS = Grid(first=0, step=1000)
 _MINUTES = Grid(first=0, step=60_000)
 
@@ -69,9 +69,9 @@ class AllOf:
     """The moments that are occurrences of all parts. Ends when one part has ended.
 
     Grids (`Every`) are met by arithmetic, so "every 2 s and every 3 s" is "every 6 s", and two that never meet are
-    known at once. Other parts catch up with one another in turn; where they have not met after 4,096 questions, there
-    is taken to be no further occurrence. Two crontabs are so asked for every day of five years, or of as many hours if
-    they come every hour; and a grid with a crontab of five fields meets within that if it does within as long.
+    known at once. Other parts catch up with one another in turn; where they have not met after 2,048 questions, there
+    is taken to be no further occurrence. Two crontabs are so asked for a thousand days, or for a thousand hours if they
+    come every hour; a grid is asked for its whole minutes (seconds) alone beside a crontab of five (six) fields.
     """
 
     parts: tuple[Trigger, ...]

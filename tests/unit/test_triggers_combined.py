@@ -111,7 +111,7 @@ def test_whether_there_is_a_meeting_is_found_out_within_a_bound(name: str) -> No
 
     found = trigger.next_after(NOW)
 
-    assert time.thread_time() - began < 0.25
+    assert time.thread_time() - began < 0.1
     assert found == expected
 
 
