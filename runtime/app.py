@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Self, TypeVar, overload
 
 from msgspec import Raw
@@ -24,6 +25,7 @@ from .arguments import encode_arguments
 from .clock import Clock, SystemClock
 from .connections import Connections
 from .context import Context
+from .declared_schedules import NO_OPTIONS, DeclaredSchedule, ScheduleDecorator
 from .duration import Duration
 from .errors import ConfigurationError, InvalidJob, PayloadTooLarge, UnknownTask
 from .executors.importable import check_importable
@@ -34,6 +36,7 @@ from .queue import Queue
 from .retry import RetryPolicy
 from .settings import Retain, Settings, load_settings
 from .task import Task, default_name
+from .triggers import Policy
 from .wire import ABSENT, Body, encode, encode_body
 
 if TYPE_CHECKING:
@@ -72,6 +75,7 @@ class Callboard:
         self.settings: Settings = load_settings(**self._given)
         self.clock: Clock = clock or SystemClock()
         self.tasks: dict[str, Task[..., Any]] = {}
+        self.declared_schedules: dict[tuple[str, str], DeclaredSchedule] = {}  # by queue and id
         self._queues: dict[str, Queue] = {}
         self._retain: dict[str, tuple[Retain | None, Retain | None]] = {}
         self._connections: Connections | None = None
@@ -148,6 +152,77 @@ class Callboard:
         if name not in self.tasks:
             raise UnknownTask(name)
         return self.tasks[name]
+
+    # --- schedules ---
+
+    def cron(
+        self,
+        expression: str,
+        *,
+        queue: str | None = None,
+        name: str | None = None,
+        id: str | None = None,
+        timezone: str = "UTC",
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+        policy: Policy | None = None,
+        start: datetime | None = None,
+        end: datetime | None = None,
+        jitter: Duration = 0,
+    ) -> ScheduleDecorator:
+        """Schedule a task: a function, which becomes one in `queue` named `name`, or what `@app.task(...)` made of it.
+
+        The schedule is kept in the store under `id` (default: the task's name), in the task's queue; any number of
+        processes that declare it make one schedule, and each occurrence one job. See `Queue.upsert_repeatable`.
+        """
+        return ScheduleDecorator(
+            self, name=name, queue=queue, id=id, args=args, kwargs=kwargs, policy=policy, cron=expression,
+            timezone=timezone, start=start, end=end, jitter=jitter,
+        )  # fmt: skip
+
+    def every(
+        self,
+        interval: Duration,
+        *,
+        queue: str | None = None,
+        name: str | None = None,
+        id: str | None = None,
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+        policy: Policy | None = None,
+        start: datetime | None = None,
+        end: datetime | None = None,
+        jitter: Duration = 0,
+    ) -> ScheduleDecorator:
+        """As `cron`, each `interval` (seconds or a timedelta, at least 1 s), first one interval after it is made."""
+        return ScheduleDecorator(
+            self, name=name, queue=queue, id=id, args=args, kwargs=kwargs, policy=policy, every=interval,
+            start=start, end=end, jitter=jitter,
+        )  # fmt: skip
+
+    def declare_schedule(self, schedule: DeclaredSchedule) -> None:
+        """What the decorators do. Raises ConfigurationError where two have one id."""
+        queue = schedule.task.declared.queue
+        if (queue, schedule.id) in self.declared_schedules:
+            raise ConfigurationError(
+                f"two schedules of queue {queue!r} are named {schedule.id!r}; give one another id="
+            )
+        self.declared_schedules[queue, schedule.id] = schedule
+
+    async def schedule_all(self) -> None:
+        """Write the declared schedules to the store. Those that are there already keep their next run unless their
+        trigger has changed. Processes that run actors of this app do so when they start."""
+        for name in dict.fromkeys(queue for queue, _ in self.declared_schedules):
+            queue = self.queue(name)
+            new = [
+                queue.new_schedule(
+                    one.task.name, one.trigger, id=one.id, args=one.args, kwargs=one.kwargs, options=NO_OPTIONS,
+                    policy=one.policy,
+                )
+                for (place, _), one in self.declared_schedules.items()
+                if place == name
+            ]  # fmt: skip
+            await queue.upsert_schedules(new)
 
     # --- queues ---
 

@@ -42,6 +42,7 @@ class Deployment:
         """Raises CapabilityMissing before anything is started, GaveUp, and what opening raises."""
         async with self.app:
             self._check_capabilities()
+            await self.app.schedule_all()
             self._supervisor = Supervisor(self.app, self._make_stage, self.actors, self._random)
             for _ in range(self._stops):
                 self._supervisor.stop()

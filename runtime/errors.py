@@ -5,6 +5,7 @@ CallboardError
 ├── InvalidJob              a job that can't be accepted as it was given: names the member and its value
 │   ├── PayloadTooLarge     its encoded form exceeds the limit
 │   └── UnknownTask         no task of that name is registered here
+├── UnknownSchedule         there is no such schedule; also a LookupError
 ├── EnqueueUncertain        recorded or on its way, but not confirmed in time: repeat with the same id
 ├── JobUnfinished           `result` ended without one
 │   ├── JobFailed           the job failed; holds the error as text
@@ -44,6 +45,13 @@ class UnknownTask(InvalidJob):
     def __init__(self, name: str) -> None:
         super().__init__(f"no task named {name!r} is registered in this app")
         self.name = name
+
+
+class UnknownSchedule(CallboardError, LookupError):
+    def __init__(self, *, queue: str, wanted: str) -> None:
+        super().__init__(f"queue {queue!r} has no schedule {wanted}")
+        self.queue = queue
+        self.wanted = wanted
 
 
 class EnqueueUncertain(CallboardError):

@@ -9,8 +9,9 @@ READ_AGAIN_SECONDS = 2.0
 
 
 class KnownQueues:
-    def __init__(self, stage: Stage) -> None:
+    def __init__(self, stage: Stage, *, read_again_seconds: float = READ_AGAIN_SECONDS) -> None:
         self._stage = stage
+        self._read_again_seconds = read_again_seconds
         self._control = stage.capability(QueueControl)
         self._names: tuple[str, ...] = stage.options.queues
         self._fixed = bool(stage.options.queues)
@@ -18,11 +19,16 @@ class KnownQueues:
 
     async def names(self) -> tuple[str, ...]:
         """Raises StoreUnavailable."""
-        elapsed = self._stage.clock.elapsed()
-        if not self._fixed and (self._read_at is None or elapsed - self._read_at >= READ_AGAIN_SECONDS):
+        if self.stale:
             self._names = tuple(await self._control.queues())
-            self._read_at = elapsed
+            self._read_at = self._stage.clock.elapsed()
         return self._names
+
+    @property
+    def stale(self) -> bool:
+        """Whether `names` will ask the store."""
+        elapsed = self._stage.clock.elapsed()
+        return not self._fixed and (self._read_at is None or elapsed - self._read_at >= self._read_again_seconds)
 
     def add(self, queue: str) -> None:
         """A command named a queue that was made since the last look."""

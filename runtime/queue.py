@@ -14,12 +14,14 @@ import msgspec
 
 from ..metadata.contract import Cancel, Deduplicating, Jobs, QueueControl, Ready, Removal
 from ..metadata.job import Job, State
+from ..metadata.schedules import Schedules
 from .duration import Duration, seconds_to_ms
 from .errors import InvalidJob
 from .handle import JobHandle, result_of
 from .inspected_queue import PAGE, InspectedQueue
 from .job_view import DelayedInfo, JobInfo, delayed_view, view
 from .options import CallOptions
+from .repeatables import RepeatableQueue
 from .wire import Command, Event
 
 if TYPE_CHECKING:
@@ -50,7 +52,7 @@ _ITEM_MEMBERS = frozenset(
 _END = 2**53  # later than any moment
 
 
-class Queue(InspectedQueue):
+class Queue(InspectedQueue, RepeatableQueue):
     """`app.queue("emails")`, or `Queue("emails")` with an app of its own from the settings in the environment."""
 
     def __init__(self, name: str, app: Callboard | None = None) -> None:
@@ -201,7 +203,7 @@ class Queue(InspectedQueue):
         return await self._clear(self._state(state), before=before)
 
     async def obliterate(self, force: bool = False) -> int:
-        """Remove everything about the queue, its broker queue included; how many jobs that were.
+        """Remove everything about the queue, its schedules and its broker queue included; how many jobs that were.
 
         Raises RuntimeError while jobs run, unless `force`: those are then cancelled, and their records stay if their
         workers take longer than this call. While workers serve the queue it stays, empty, with their broker queue."""
@@ -212,6 +214,8 @@ class Queue(InspectedQueue):
         await self.pause()  # nothing starts while the jobs are being removed
         for job in await self.get_jobs(["active"]):
             await self.cancel_job(job.id)
+        if Schedules in self.app.connections.store.capabilities:
+            await self.remove_all_repeatables()
         removed = 0
         for state in State:
             if state is not State.ACTIVE:

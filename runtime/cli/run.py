@@ -17,7 +17,7 @@ from ..app import Callboard
 from ..deployment import Deployment
 from ..errors import ConfigurationError
 from ..job_id import check_queue
-from ..registry import actor_names, find_actor
+from ..registry import actor_names, find_actor, make_store
 from ..settings import Settings
 from ..urls import masked, scheme_of
 from .failures import OK, ending
@@ -84,7 +84,8 @@ def up(
     log_to(level=log_level)
     options = _options(queue, concurrency, grace, executor_processes)
     given = Given(broker=broker, store=store, namespace=namespace)
-    serve(make_app(app, given), actor_names(), options)
+    made = make_app(app, given)
+    serve(made, _served_by_store(actor_names(), made.settings), options)
 
 
 def run(
@@ -107,7 +108,7 @@ def run(
     \b
     callboard run worker --app myservice.jobs:app -q emails --concurrency 50
     callboard run worker --app myservice.jobs:app -q emails=3 -q reports=1
-    callboard run delayed-scanner stalled-recovery retention
+    callboard run delayed-scanner repeatable-scheduler stalled-recovery retention
 
     A worker needs --app; other actors take the app's settings where it is given. Flags go before the app's own
     settings.
@@ -165,6 +166,19 @@ def serve(app: Callboard, kinds: Sequence[str], options: Options, *, parent: Par
             leaving.start()
     leaving.cancel()
     log.info("ended in order")
+
+
+def _served_by_store(kinds: Sequence[str], settings: Settings) -> list[str]:
+    """Those that find in the store what they require; `up` runs all that can run, `run` what it was told to."""
+    store = make_store(settings.store.get_secret_value(), namespace=settings.namespace)
+    served = []
+    for kind in kinds:
+        missing = [one.__name__ for one in find_actor(kind).requires if one not in store.capabilities]
+        if missing:
+            log.warning("not started: %s; the store %s:// does not offer %s", kind, store.scheme, ", ".join(missing))
+        else:
+            served.append(kind)
+    return served
 
 
 def _leave(code: int) -> None:

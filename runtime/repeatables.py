@@ -1,0 +1,388 @@
+"""Schedules of one job queue, as users make, see and change them: the part of `Queue` with `repeatable` in its names.
+
+A schedule is named by its id, or by a mapping in the way of AsyncMQ, such as {"task_id": ..., "cron": ...}: the one
+schedule of the queue that has all these members.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+from msgspec import Struct
+
+from ..metadata.contract import MAX_BATCH, QueueControl
+from ..metadata.schedule import NewSchedule, Resumption, Schedule
+from ..metadata.schedules import Resume, Schedules, Upserted
+from .duration import Duration
+from .errors import InvalidJob, UnknownSchedule
+from .options import CallOptions
+from .schedule_record import (
+    ReadSchedule,
+    ScheduleUnreadable,
+    check_schedule_id,
+    continued,
+    encode_definition,
+    first_state,
+    manual_job,
+    read_schedule,
+    resumed_state,
+    same_trigger,
+    template,
+)
+from .triggers import Cron, Every, Policy, Trigger, encode_policy, encode_trigger, preview
+from .triggers.codec import trigger_to_json
+from .triggers.grid import from_ms
+from .wire import Command
+
+if TYPE_CHECKING:
+    from .app import Callboard
+
+ScheduleName = str | Mapping[str, Any]
+
+SCHEDULER = "repeatable-scheduler"
+MAX_TRIES = 10  # of a change that others got ahead of
+
+
+class RepeatableInfo(Struct, frozen=True, kw_only=True):
+    """A schedule, detached from the store. `next_run` in Unix seconds, None: no occurrence is left. `job_def` takes its
+    place wherever a schedule is named. `history`: {"at", "fate", "occurrence", "count", "exact"}, the newest last."""
+
+    id: str
+    queue: str
+    task_id: str
+    job_def: dict[str, Any]
+    next_run: float | None
+    paused: bool
+    policy: dict[str, Any]
+    totals: dict[str, int]
+    history: list[dict[str, Any]]
+    revision: int
+    created_at: float
+    updated_at: float
+
+    def to_json(self) -> dict[str, Any]:
+        return dict(msgspec.to_builtins(self))
+
+
+def make_trigger(
+    *,
+    every: Duration | None = None,
+    cron: str | None = None,
+    trigger: Trigger | None = None,
+    timezone: str = "UTC",
+    start: datetime | None = None,
+    end: datetime | None = None,
+    jitter: Duration = 0,
+) -> Trigger:
+    """Of the one that is given. `timezone` is that of `cron`. Raises InvalidJob, TriggerInvalid."""
+    if sum(given is not None for given in (every, cron, trigger)) != 1:
+        raise InvalidJob(f"give one of every ({every!r}), cron ({cron!r}) and trigger ({trigger!r:.100})")
+    if trigger is not None:
+        if start is not None or end is not None or jitter:
+            raise InvalidJob("a trigger has start, end and jitter of its own: give them there")
+        return trigger
+    if cron is not None:
+        return Cron(cron, zone=timezone, start=start, end=end, jitter=jitter)
+    assert every is not None
+    return Every(every, start=start, end=end, jitter=jitter)
+
+
+class RepeatableQueue:
+    """The scheduling part of `Queue`. Changes take effect at once: they wake the schedulers."""
+
+    name: str
+    app: Callboard
+
+    async def upsert_repeatable(
+        self,
+        task_id: str,
+        *,
+        every: Duration | None = None,
+        cron: str | None = None,
+        trigger: Trigger | None = None,
+        id: str | None = None,
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+        retries: int | None = None,
+        ttl: Duration | None = None,
+        timeout: Duration | None = None,
+        priority: int | None = None,
+        backoff: object = None,
+        meta: Mapping[str, Any] | None = None,
+        timezone: str = "UTC",
+        start: datetime | None = None,
+        end: datetime | None = None,
+        jitter: Duration = 0,
+        policy: Policy | None = None,
+    ) -> float | None:
+        """Make the schedule `id` (default: the task's name) or change it; its next run in Unix seconds, None where no
+        occurrence is left.
+
+        The next run moves only if the trigger is another one; a paused schedule stays paused. `ttl` counts from each
+        occurrence's enqueue. Raises InvalidJob, TriggerInvalid, CapabilityMissing.
+        """
+        options = CallOptions.parse(
+            retries=retries, ttl=ttl, timeout=timeout, priority=priority, backoff=backoff, meta=meta
+        )
+        made = make_trigger(
+            every=every, cron=cron, trigger=trigger, timezone=timezone, start=start, end=end, jitter=jitter
+        )
+        new = self.new_schedule(
+            task_id, made, id=id, args=args, kwargs=kwargs or {}, options=options, policy=policy or Policy()
+        )
+        (answer,) = await self.upsert_schedules([new])
+        return None if answer.next_run is None else answer.next_run / 1000
+
+    def new_schedule(
+        self,
+        task_id: str,
+        trigger: Trigger,
+        *,
+        id: str | None,
+        args: Sequence[Any],
+        kwargs: Mapping[str, Any],
+        options: CallOptions,
+        policy: Policy,
+    ) -> NewSchedule:
+        """Encode a schedule that begins now. Raises InvalidJob, TriggerInvalid."""
+        job = self.app.new_job(task_id, args, kwargs, options, queue=self.name)
+        schedule_id = check_schedule_id(task_id if id is None else id)
+        state, next_run = first_state(trigger, id=schedule_id, now=job.created_at)
+        return NewSchedule(
+            id=schedule_id,
+            queue=self.name,
+            trigger=encode_trigger(trigger),
+            definition=encode_definition(
+                template(job),
+                ttl=None if job.expires_at is None else job.expires_at - job.created_at,
+                policy=encode_policy(policy),
+            ),
+            state=state,
+            next_run=next_run,
+        )
+
+    async def upsert_schedules(self, new: Sequence[NewSchedule]) -> list[Upserted]:
+        """Make or change schedules of this queue, and wake the schedulers."""
+        await self.app.connections.store.get(QueueControl).register([self.name])
+        answers: list[Upserted] = []
+        for start in range(0, len(new), MAX_BATCH):
+            some = new[start : start + MAX_BATCH]
+            known = await self._schedules.get(self.name, [one.id for one in some])
+            carried = [self._carried(one, record) for one, record in zip(some, known, strict=True)]
+            answers += await self._schedules.upsert(carried, now=self.app.clock.now())
+        self._wake()
+        return answers
+
+    async def list_repeatables(self) -> list[RepeatableInfo]:
+        """All schedules of the queue, by id."""
+        return [_info(read) for read in await self._read_all()]
+
+    async def count_repeatables(self) -> int:
+        return (await self._schedules.count([self.name]))[self.name]
+
+    async def get_repeatable(self, schedule: ScheduleName) -> RepeatableInfo:
+        """Raises UnknownSchedule."""
+        return _info(await self._find(schedule))
+
+    async def pause_repeatable(self, schedule: ScheduleName) -> None:
+        """No occurrence makes a job from now on; what is enqueued already runs. Raises UnknownSchedule."""
+        id = await self._id_of(schedule)
+        (found,) = await self._schedules.pause(self.name, [id], now=self.app.clock.now())
+        if not found:
+            raise UnknownSchedule(queue=self.name, wanted=repr(id))
+        self._wake()
+
+    async def resume_repeatable(self, schedule: ScheduleName) -> float | None:
+        """Go on from the next occurrence after now; its time in Unix seconds. Those of the pause are not made up for.
+        Raises UnknownSchedule."""
+        for _ in range(MAX_TRIES):
+            read = await self._find(schedule)
+            now = self.app.clock.now()
+            state, next_run = resumed_state(read, now=now)
+            resumption = Resumption(id=read.record.id, revision=read.record.revision, next_run=next_run, state=state)
+            (answer,) = await self._schedules.resume(self.name, [resumption], now=now)
+            if answer is Resume.RUNNING:
+                next_run = read.record.next_run
+            if answer in (Resume.RESUMED, Resume.RUNNING):
+                self._wake()
+                return None if next_run is None else next_run / 1000
+        raise InvalidJob(f"schedule {schedule!r:.200} is being changed all the time; try again")
+
+    async def remove_repeatable(self, schedule: ScheduleName) -> bool:
+        """Forget a schedule; its jobs stay. False: there is none."""
+        try:
+            id = await self._id_of(schedule)
+        except UnknownSchedule:
+            return False
+        (removed,) = await self._schedules.remove(self.name, [id])
+        self._wake()
+        return removed
+
+    async def remove_all_repeatables(self) -> int:
+        """Forget all schedules of the queue; how many there were."""
+        removed = 0
+        while page := await self._schedules.page(self.name, offset=0, limit=MAX_BATCH):
+            removed += sum(await self._schedules.remove(self.name, [record.id for record in page]))
+        if removed:
+            self._wake()
+        return removed
+
+    async def run_repeatable(self, schedule: ScheduleName) -> str:
+        """Make a job of it now, marked as manual in its id and in `meta`; the id. The schedule, paused or not, is left
+        as it is, and the job does not count for `max_instances`. Raises UnknownSchedule."""
+        read = await self._find(schedule)
+        job = manual_job(read, token=secrets.token_hex(8), now=self.app.clock.now())
+        (answer,) = await self.app.connections.producer.enqueue([job])
+        return answer.id
+
+    async def preview_repeatable(self, schedule: ScheduleName, count: int = 10) -> list[datetime]:
+        """Its next occurrences, at most 1,000, in UTC, without the jitter and whether it is paused or not."""
+        read = await self._find(schedule)
+        return preview(read.trigger, from_ms(self.app.clock.now()), count)
+
+    # --- what they stand on ---
+
+    @property
+    def _schedules(self) -> Schedules:
+        return self.app.connections.store.get(Schedules)
+
+    def _wake(self) -> None:
+        """Not waited for: while the broker is away, a change is found at the schedulers' next look."""
+        command = Command(command="wake", queue=self.name)
+        self.app.connections.dispatcher.command_soon(f"{SCHEDULER}.{self.name}", command)
+
+    def _carried(self, new: NewSchedule, record: Schedule | None) -> NewSchedule:
+        """`new`, with what is to be kept of the schedule whose place it takes; the store decides whether it does."""
+        if record is None or record.trigger == new.trigger:
+            return new
+        try:
+            read, ours = read_schedule(record), read_new(new)
+        except ScheduleUnreadable:
+            return new
+        if same_trigger(record, ours.given):
+            return continued(new, read, now=self.app.clock.now())
+        state, next_run = first_state(ours.given, id=new.id, now=ours.state.anchor, before=read.state)
+        return msgspec.structs.replace(new, state=state, next_run=next_run)
+
+    async def _read_all(self) -> list[ReadSchedule]:
+        reads: list[ReadSchedule] = []
+        offset = 0
+        while page := await self._schedules.page(self.name, offset=offset, limit=MAX_BATCH):
+            reads += [read_schedule(record) for record in page]
+            offset += len(page)
+        return reads
+
+    async def _find(self, schedule: ScheduleName) -> ReadSchedule:
+        if isinstance(schedule, str):
+            (record,) = await self._schedules.get(self.name, [schedule])
+            if record is None:
+                raise UnknownSchedule(queue=self.name, wanted=repr(schedule))
+            return read_schedule(record)
+        if not isinstance(schedule, Mapping):
+            raise TypeError(f"a schedule is named by its id or by a mapping, not {schedule!r:.100}")
+        if schedule.get("id") is not None:
+            return await self._find(str(schedule["id"]))
+        wanted = {name: _comparable(value) for name, value in schedule.items() if value is not None}
+        if "task_id" not in wanted:
+            raise InvalidJob(f"a schedule is named by its id, or by its task_id and more, not by {wanted!r:.200}")
+        found = [read for read in await self._read_all() if _fits(_job_def(read), wanted)]
+        if len(found) > 1:
+            ids = ", ".join(read.record.id for read in found[:5])
+            raise InvalidJob(
+                f"{wanted!r:.200} fits several schedules of queue {self.name!r}: {ids}; name one by its id"
+            )
+        if not found:
+            raise UnknownSchedule(queue=self.name, wanted=f"that fits {wanted!r:.200}")
+        return found[0]
+
+    async def _id_of(self, schedule: ScheduleName) -> str:
+        return schedule if isinstance(schedule, str) else (await self._find(schedule)).record.id
+
+
+def read_new(new: NewSchedule) -> ReadSchedule:
+    """A schedule as it would be read once it is made."""
+    return read_schedule(
+        Schedule(
+            id=new.id,
+            queue=new.queue,
+            trigger=new.trigger,
+            definition=new.definition,
+            state=new.state,
+            next_run=new.next_run,
+            created_at=0,
+            updated_at=0,
+        )
+    )
+
+
+def _info(read: ReadSchedule) -> RepeatableInfo:
+    record, state = read.record, read.state
+    return RepeatableInfo(
+        id=record.id,
+        queue=record.queue,
+        task_id=read.definition.task,
+        job_def=_job_def(read),
+        next_run=None if record.next_run is None else record.next_run / 1000,
+        paused=record.paused,
+        policy={
+            name: value for name, value in msgspec.json.decode(read.definition.policy).items() if name != "version"
+        },
+        totals=dict(state.totals),
+        history=[
+            {
+                "at": happening.at / 1000,
+                "fate": happening.fate.value,
+                "occurrence": happening.occurrence / 1000,
+                "count": happening.count,
+                "exact": happening.exact,
+            }
+            for happening in state.history
+        ],
+        revision=record.revision,
+        created_at=record.created_at / 1000,
+        updated_at=record.updated_at / 1000,
+    )
+
+
+def _job_def(read: ReadSchedule) -> dict[str, Any]:
+    """The schedule as a mapping with the members of `upsert_repeatable`; `trigger` as JSON where it is neither `every`
+    nor `cron` alone."""
+    definition = read.definition
+    timing: dict[str, Any]
+    match read.given:
+        case Every():
+            timing = {"every": read.given.interval_ms / 1000}
+        case Cron() if read.given.expression is not None:
+            timing = {"cron": read.given.expression, "timezone": read.given.zone}
+        case _:
+            timing = {"trigger": trigger_to_json(read.given)}
+    named = {
+        "retries": definition.retries,
+        "ttl": None if definition.ttl is None else definition.ttl / 1000,
+        "timeout": None if definition.timeout is None else definition.timeout / 1000,
+        "backoff": msgspec.json.decode(definition.backoff) if definition.backoff else None,
+        "meta": msgspec.json.decode(definition.meta) if definition.meta else None,
+    }
+    return {
+        "id": read.record.id,
+        "task_id": definition.task,
+        **timing,
+        "args": msgspec.json.decode(definition.args),
+        "kwargs": msgspec.json.decode(definition.kwargs),
+        "priority": definition.priority,
+        **{name: value for name, value in named.items() if value is not None},
+    }
+
+
+def _comparable(value: object) -> object:
+    if isinstance(value, timedelta):
+        return value.total_seconds()
+    return list(value) if isinstance(value, tuple) else value
+
+
+def _fits(job_def: Mapping[str, Any], wanted: Mapping[str, object]) -> bool:
+    return all(name in job_def and job_def[name] == value for name, value in wanted.items())
