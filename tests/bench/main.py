@@ -18,7 +18,7 @@ from scene import Scene
 
 from servers import RabbitMQServer, RedisServer
 
-GIVEN = {"appendonly": "yes", "appendfsync": "everysec"}
+FSYNC = "everysec"
 
 
 def say(text: str) -> None:
@@ -46,11 +46,12 @@ def run(given: argparse.Namespace) -> dict[str, object]:
     about = machine.description()
     with (
         tempfile.TemporaryDirectory(prefix="callboard-bench-") as name,
-        RedisServer(Path(name) / "redis", **GIVEN) as store,
+        RedisServer(Path(name) / "redis", appendfsync=FSYNC) as store,
         RabbitMQServer(Path(name) / "rabbitmq") as broker,
     ):
         scene = Scene(Path(name), broker=broker, store=store)
-        servers = f"Redis {scene.redis.info('server')['redis_version']} (appendfsync {GIVEN['appendfsync']}), RabbitMQ"
+        redis, rabbitmq = scene.redis.info("server")["redis_version"], broker.ctl("version").strip()
+        servers = f"Redis {redis} (appendonly, appendfsync {FSYNC}), RabbitMQ {rabbitmq} (classic queues)"
         compare(scene, rounds, QUICK if given.quick else FULL, results, say)
         if not given.quick and not given.no_growth:
             growth.other_queue(scene, growth.FULL, results, say)
