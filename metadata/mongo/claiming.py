@@ -63,6 +63,8 @@ def _decide(
         adopted(work, ticket.adopt, ticket.dispatch, now)
         work.again.add(work.entry)
         return Claimed(ticket.id, Verdict.UNKNOWN)
+    if ticket.created_at not in (None, record.created_at):
+        return Claimed(ticket.id, Verdict.STALE)
     verdict = _refusal(record, owner, ticket.dispatch, due_by)
     if verdict is Verdict.MINE:
         return _claimed(record, verdict)

@@ -29,6 +29,7 @@ from .names import STORE
 Document = dict[str, Any]
 Statement = UpdateOne | UpdateMany | DeleteOne | DeleteMany
 
+ONE_TRIP = 1_000  # documents that come with the first answer, as far as they fit in 16 MB; the server's default is 101
 WTIMEOUT = 5_000  # ms for a majority to acknowledge a write
 _CODECS: CodecOptions[Document] = CodecOptions(tz_aware=False)
 
@@ -106,7 +107,9 @@ class MongoConnection:
         skip: int = 0,
     ) -> list[Document]:
         async with self._guarded():
-            cursor = self._open_collection().find(where, fields or {"_id": 0}, skip=skip, limit=limit)
+            cursor = self._open_collection().find(
+                where, fields or {"_id": 0}, skip=skip, limit=limit, batch_size=ONE_TRIP
+            )
             if sort:
                 cursor = cursor.sort(list(sort))
             found: list[Document] = await cursor.to_list(None)

@@ -1,28 +1,20 @@
 """`finish`: one write where each outcome ends its job for good, which is nearly always; else a look first.
 
-The quick way writes with the fence itself as the guard, and learns from the number of documents that matched whether
-every outcome took effect. What it leaves undecided is read, and decided as any other call.
+The quick way (`ending.py`) writes with the fence itself as the guard, and learns from the number of documents that
+matched whether every outcome took effect. What it leaves undecided is read, and decided as any other call.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
-from pymongo import UpdateOne
-
-from ..contract import MAX_HISTORY, Ending, Finish, Finished, Outcome
+from ..contract import Ending, Finish, Finished, Outcome
 from ..job import State
 from .connection import MongoConnection, Statement
+from .ending import ENDED, end, fence_of, group_of
 from .names import job_name
 from .record import Record
 from .work import Work, count_group, settle
-
-ENDED = {
-    Ending.COMPLETED: State.COMPLETED,
-    Ending.FAILED: State.FAILED,
-    Ending.CANCELLED: State.CANCELLED,
-}
 
 
 async def finish(
@@ -56,45 +48,12 @@ async def finish(
 async def _end_all(
     connection: MongoConnection, queue: str, outcomes: Sequence[Outcome], *, now: int, revision: int
 ) -> bool:
-    statements: list[Statement] = [_end(queue, outcome, now, revision) for outcome in outcomes]
+    statements = end(queue, outcomes, now=now, revision=revision)
     counts = _counts(queue, outcomes, 1)
     written = await connection.write([*statements, *counts])
     # A group's first count may meet another's.
     await connection.write([counts[place - len(statements)] for place in written.refused])
-    return written.count + len(written.refused) == len(statements) + len(counts)
-
-
-def _end(queue: str, outcome: Outcome, now: int, revision: int) -> UpdateOne:
-    sets: dict[str, Any] = {
-        "state": outcome.ending.value,
-        "at": now,
-        "finished_at": now,
-        "revision": revision,
-        "group": group_of(outcome),
-        "last_finish": fence_of(outcome),
-    }
-    unsets = {"owner": ""}
-    for field, value in (("result", outcome.result), ("error", outcome.error)):
-        if value is None:
-            unsets[field] = ""
-        else:
-            sets[field] = value
-    if outcome.keep.age is not None:
-        sets["forget_at"] = now + outcome.keep.age
-    update: dict[str, Any] = {"$set": sets, "$unset": unsets}
-    if outcome.history is not None:
-        update["$push"] = {"history": {"$each": [outcome.history], "$slice": -MAX_HISTORY}}
-    if outcome.ending is Ending.FAILED:
-        update["$inc"] = {"failures": 1}
-    where = {
-        "name": job_name(queue, outcome.id),
-        "state": State.ACTIVE.value,
-        "dispatch": outcome.dispatch,
-        "owner": outcome.owner,
-        "lost": None,
-        "windows": None,  # a deduplication id is freed, or not, after a look at its window
-    }
-    return UpdateOne(where, update)
+    return written.count + len(written.refused) == len(outcomes) + len(counts)
 
 
 async def _count(connection: MongoConnection, queue: str, outcomes: Sequence[Outcome], sign: int) -> None:
@@ -147,12 +106,3 @@ def _decide(work: Work, queue: str, record: Record | None, outcome: Outcome, *, 
 
 def holds(record: Record, dispatch: int, owner: str) -> bool:
     return record.state == State.ACTIVE and record.dispatch == dispatch and record.owner == owner and not record.lost
-
-
-def group_of(outcome: Outcome) -> str:
-    return f"{ENDED[outcome.ending].value}:{outcome.keep.group}"
-
-
-def fence_of(outcome: Outcome) -> str:
-    """A finish, as its repeat is recognised."""
-    return f"{outcome.dispatch}:{outcome.ending.value}:{outcome.owner}"

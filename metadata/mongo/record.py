@@ -27,7 +27,7 @@ from msgspec import UNSET, Struct, UnsetType
 
 from ..contract import MAX_HISTORY, Ready
 from ..job import Job, Keep, NewJob, Outbox, State
-from .names import DUE, FINAL_STATES, HELD, JOBS, SENT, SHADOW, TOMBSTONE, WAITING, job_name
+from .names import DUE, FINAL_STATES, HELD, JOBS, SENT, TOMBSTONE, WAITING, job_name
 
 _OUTBOXES = {DUE: Outbox.DUE, SENT: Outbox.SENT, HELD: Outbox.HELD}
 
@@ -260,7 +260,3 @@ def _plain(value: Any) -> Any:
     if type(value) is tuple:
         return [msgspec.structs.asdict(one) if isinstance(one, Window) else one for one in value]
     return value
-
-
-def is_shadow(record: Record) -> bool:
-    return record.state == SHADOW

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import pytest
-from mongo_space import MongoSpace
 
 from callboard.metadata.contract import Store
 from callboard.metadata.mongo import MongoStore
 from callboard.runtime.testing.stores import StoreConformance
+from mongo_space import MongoSpace
 
 
 class MongoConformance(StoreConformance):

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import pytest
-from mongo_space import DRIVERS, MongoSpace
 
 from callboard.metadata.contract import Store
 from callboard.metadata.mongo import MongoStore
 from callboard.runtime.clock import SystemClock
 from callboard.runtime.testing.store_machine import check_store
+from mongo_space import DRIVERS, MongoSpace
 
 TWO_DAYS = 2 * 24 * 3600 * 1000  # ms: the machine's clock moves in the past of the server's
 

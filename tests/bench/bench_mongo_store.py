@@ -1,0 +1,226 @@
+"""What each operation of the MongoDB store costs, in batches of 1 and of 128, by PyMongo and by Motor.
+
+    python tests/bench/bench_mongo_store.py [mongodb://...]
+
+Prints, for each operation: round trips a call (commands that the driver sent), microseconds a job as the caller sees
+them with each driver, and their ratio to a bare ping (batches of 1) or to an insert of as many small documents (batches
+of 128), both journaled as the store's writes are, in the same run. Medians. Without a URL it starts a replica set of
+its own. Then the same for a queue that keeps 1,000 and many finished jobs (`CALLBOARD_BENCH_KEPT`, 100,000): what must
+not grow. Works in namespaces of its own, which it deletes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import statistics
+import sys
+import tempfile
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from pymongo.monitoring import CommandListener, CommandStartedEvent
+from pymongo.write_concern import WriteConcern
+
+from callboard.metadata.contract import (
+    Delays,
+    Ending,
+    Inspection,
+    Jobs,
+    Outcome,
+    Retention,
+    Sent,
+    Ticket,
+    Workers,
+)
+from callboard.metadata.job import Keep, NewJob, State
+from callboard.metadata.mongo import MongoStore
+from callboard.runtime.clock import SystemClock
+from mongo_space import DRIVERS, MongoSpace
+from servers import MongoServer
+
+QUEUE, BOOT = "bench", "0123456789abcdef0123456789abcdef"
+PAYLOAD, RESULT, HISTORY = bytes(300), bytes(50), bytes(200)
+KEEP = Keep(age=7 * 24 * 3600 * 1000, count=2_000)
+FOR_EVER = Keep()
+ROUNDS = {1: 150, 128: 30}
+KEPT = int(os.environ.get("CALLBOARD_BENCH_KEPT", "100000"))
+
+
+class Trips(CommandListener):
+    """Commands sent. Calls wait for each other here, but for reads that go out together, which count as one each."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def started(self, event: CommandStartedEvent) -> None:
+        self.count += 1
+
+    def succeeded(self, event: Any) -> None: ...
+
+    def failed(self, event: Any) -> None: ...
+
+
+class Bench:
+    def __init__(self, store: MongoStore, raw: Any, size: int, trips: Trips) -> None:
+        self.store, self.raw, self.size, self.trips = store, raw, size, trips
+        self.times: dict[str, list[float]] = {}
+        self.counts: dict[str, list[int]] = {}
+        self.clock = SystemClock()
+
+    async def run(self, rounds: int) -> None:
+        await self.store.get(Workers).heartbeat(BOOT, [QUEUE], info=b"", now=self.clock.now())
+        for turn in range(rounds):
+            await self._timed("reference", self._reference)
+            await self._life([f"{self.size}-{turn}-{n}" for n in range(self.size)])
+
+    async def _reference(self) -> object:
+        if self.size == 1:
+            return await self.raw.database.command("ping")
+        return await self.raw.insert_many([{"state": "waiting", "payload": PAYLOAD} for _ in range(self.size)])
+
+    async def _life(self, ids: list[str]) -> None:
+        jobs, now = self.store.get(Jobs), self.clock.now()
+        new = [NewJob(id=id, queue=QUEUE, task="bench.task", payload=PAYLOAD, created_at=now) for id in ids]
+        late = [NewJob(id=f"l{id}", queue=QUEUE, task="bench.task", payload=PAYLOAD, created_at=now, run_at=now + 1000)
+                for id in ids]  # fmt: skip
+        done = [
+            Outcome(id=id, dispatch=1, owner=BOOT, ending=Ending.COMPLETED, result=RESULT, history=HISTORY, keep=KEEP)
+            for id in ids
+        ]
+        tickets = [Ticket(id, 1) for id in ids]
+        inspection, retention = self.store.get(Inspection), self.store.get(Retention)
+        await self._timed("enqueue", lambda: jobs.enqueue(new, now=now, grace=1000))
+        await self._timed("enqueue again", lambda: jobs.enqueue(new, now=now, grace=1000))
+        await self._timed("published", lambda: jobs.published([Sent(QUEUE, id, 1) for id in ids], now=now))
+        await self._timed("claim", lambda: jobs.claim(QUEUE, BOOT, tickets, now=now, keep_expired=KEEP))
+        await self._timed("claim again", lambda: jobs.claim(QUEUE, BOOT, tickets, now=now, keep_expired=KEEP))
+        await self._timed("get", lambda: inspection.get(QUEUE, ids))
+        await self._timed("heartbeat", lambda: self.store.get(Workers).heartbeat(BOOT, [QUEUE], info=b"", now=now))
+        await self._timed("finish", lambda: jobs.finish(QUEUE, done, now=now, grace=1000))
+        await self._timed("finish again", lambda: jobs.finish(QUEUE, done, now=now, grace=1000))
+        await self._timed("counts", lambda: inspection.counts([QUEUE]))
+        await self._timed("enqueue delayed", lambda: jobs.enqueue(late, now=now, grace=1000))
+        await self._timed("cancel", lambda: jobs.cancel(QUEUE, [f"l{id}" for id in ids], now=now, keep=KEEP))
+        await self._timed("retry", lambda: jobs.retry(QUEUE, [f"l{id}" for id in ids], now=now, grace=0))
+        await self._timed("take_unpublished", lambda: jobs.take_unpublished([QUEUE], now=now, grace=0, limit=self.size))
+        await self._timed("remove", lambda: jobs.remove(QUEUE, [f"l{id}" for id in ids], now=now))
+        soon = [NewJob(id=f"d{id}", queue=QUEUE, task="t", payload=PAYLOAD, created_at=now, run_at=now) for id in ids]
+        await jobs.enqueue(soon, now=now - 1, grace=1000)
+        delays = self.store.get(Delays)
+        await self._timed("take_due", lambda: delays.take_due([QUEUE], now=now, grace=0, limit=self.size))
+        await jobs.remove(QUEUE, [f"d{id}" for id in ids], now=now)
+        await self._timed("prune", lambda: retention.prune([QUEUE], now=now, adoption_window=-1, limit=self.size))
+
+    async def _timed(self, name: str, call: Callable[[], Awaitable[object]]) -> None:
+        before, start = self.trips.count, perf_counter()
+        await call()
+        self.times.setdefault(name, []).append((perf_counter() - start) * 1e6 / self.size)
+        self.counts.setdefault(name, []).append(self.trips.count - before)
+
+
+async def bench(url: str, driver: str, size: int) -> Bench:
+    space, trips = MongoSpace(url, driver), Trips()
+    client = DRIVERS[driver](url, event_listeners=[trips])
+    store = space.store_on(client)
+    raw = client[space.database].get_collection(
+        f"{space.namespace}.reference", write_concern=WriteConcern(w="majority", j=True)
+    )
+    await store.open()
+    found = Bench(store, raw, size, trips)
+    try:
+        await found.run(ROUNDS[size])
+    finally:
+        await raw.drop()
+        await store.close()
+        await space.delete()
+    return found
+
+
+def report(size: int, benches: dict[str, Bench]) -> None:
+    what = "a ping" if size == 1 else f"an insert of {size} small documents"
+    print(f"\nbatches of {size}; us a job, and as a multiple of {what}")
+    print(f"{'operation':18} {'trips':>5} " + " ".join(f"{driver:>10} {'ratio':>6}" for driver in benches))
+    first = next(iter(benches.values()))
+    for name, counts in first.counts.items():
+        cells = []
+        for one in benches.values():
+            median, reference = statistics.median(one.times[name]), statistics.median(one.times["reference"])
+            cells.append(f"{median:10.1f} {median / reference:6.2f}")
+        print(f"{name:18} {statistics.median(counts):5.0f} " + " ".join(cells))
+
+
+async def growth(url: str) -> None:
+    """The same calls on a queue that keeps few and many finished jobs."""
+    space = MongoSpace(url)
+    store = space.store()
+    await store.open()
+    figures: dict[int, dict[str, float]] = {}
+    try:
+        kept = 0
+        for wanted in (1_000, KEPT):
+            while kept < wanted:
+                await _run_many(store, [f"kept-{kept + n}" for n in range(min(128, wanted - kept))])
+                kept += min(128, wanted - kept)
+            figures[wanted] = await _figures(store, wanted)
+    finally:
+        await space.delete()
+        await store.close()
+    few, many = figures.values()
+    print(f"\nwith 1,000 and {KEPT:,} finished jobs kept; us a call (enqueue, claim, finish: of 32 jobs)")
+    for name in few:
+        print(f"{name:18} {few[name]:10.1f} {many[name]:10.1f} {many[name] / few[name]:6.2f}")
+
+
+async def _run_many(store: MongoStore, ids: list[str]) -> dict[str, float]:
+    jobs, now = store.get(Jobs), SystemClock().now()
+    new = [NewJob(id=id, queue=QUEUE, task="bench.task", payload=PAYLOAD, created_at=now) for id in ids]
+    done = [
+        Outcome(id=id, dispatch=1, owner=BOOT, ending=Ending.COMPLETED, result=RESULT, history=HISTORY, keep=FOR_EVER)
+        for id in ids
+    ]
+    await store.get(Workers).heartbeat(BOOT, [QUEUE], info=b"", now=now)
+    moments = [perf_counter()]
+    await jobs.enqueue(new, now=now, grace=1000)
+    moments.append(perf_counter())
+    await jobs.claim(QUEUE, BOOT, [Ticket(id, 1) for id in ids], now=now, keep_expired=FOR_EVER)
+    moments.append(perf_counter())
+    await jobs.finish(QUEUE, done, now=now, grace=1000)
+    moments.append(perf_counter())
+    return {name: (moments[at + 1] - moments[at]) * 1e6 for at, name in enumerate(("enqueue", "claim", "finish"))}
+
+
+async def _figures(store: MongoStore, kept: int) -> dict[str, float]:
+    found: dict[str, list[float]] = {}
+    inspection = store.get(Inspection)
+    for turn in range(60):
+        for name, spent in (await _run_many(store, [f"{kept}-{turn}-{n}" for n in range(32)])).items():
+            found.setdefault(name, []).append(spent)
+        calls: dict[str, Callable[[], Awaitable[object]]] = {
+            "counts": lambda: inspection.counts([QUEUE]),
+            "page": lambda: inspection.page(QUEUE, State.COMPLETED, offset=0, limit=50, newest_first=True),
+            "prune": lambda: store.get(Retention).prune([QUEUE], now=0, adoption_window=0, limit=128),
+        }
+        for name, call in calls.items():
+            start = perf_counter()
+            await call()
+            found.setdefault(name, []).append((perf_counter() - start) * 1e6)
+    return {name: statistics.median(spent) for name, spent in found.items()}
+
+
+async def main(url: str) -> None:
+    for size in ROUNDS:
+        report(size, {driver: await bench(url, driver, size) for driver in DRIVERS})
+    await growth(url)
+
+
+if __name__ == "__main__":
+    if len(sys.argv) > 1:
+        asyncio.run(main(sys.argv[1]))
+    else:
+        with tempfile.TemporaryDirectory() as folder, MongoServer(Path(folder), replica_set=True) as server:
+            asyncio.run(main(server.url))
