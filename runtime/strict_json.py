@@ -112,10 +112,13 @@ def _measure(body: bytes, limits: JsonLimits) -> None:
     # Both bounds count what stands in strings too: they are never too low.
     if opened <= limits.depth and opened + body.count(b",") < limits.values and len(body) <= limits.string:
         return
-    depth, values = 0, 1
+    depth, values, strings = 0, 1, 0
     for token in _TOKEN.finditer(body):
         start = body[token.start()]
         if start == 0x22:
+            strings += 1
+            if strings > 2 * limits.values:  # a name and a value each, in JSON; in other bytes there may be more
+                values = limits.values + 1
             if token.end() - token.start() - 2 > limits.string:
                 length = token.end() - token.start() - 2
                 raise JsonRefused(

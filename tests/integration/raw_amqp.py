@@ -80,9 +80,9 @@ class RawPublisher:
         self._writer.close()
         await self._writer.wait_closed()
 
-    async def publish(self, queue: str, body: bytes, *, flags: int, properties: bytes) -> None:
-        """Through the default exchange; returns once the server has confirmed it."""
-        method = commands.Basic.Publish(exchange="", routing_key=queue)
+    async def publish(self, queue: str, body: bytes, *, flags: int, properties: bytes, exchange: str = "") -> None:
+        """To a queue through the default exchange, else with that routing key; returns once it is confirmed."""
+        method = commands.Basic.Publish(exchange=exchange, routing_key=queue)
         content = struct.pack(">HHQH", 60, 0, len(body), flags) + properties
         self._send(1, method)
         for kind, payload in ((2, content), (3, body)):
