@@ -12,6 +12,7 @@ the last job of the dead worker has been taken, and the worker's row goes last.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 
 import msgspec
@@ -45,7 +46,15 @@ class StalledRecovery(RoundsActor):
         self._empty_since: dict[str, float] = {}
         self._audited = stage.clock.elapsed()
         self._interval = min(ROUND_SECONDS, stage.settings.lease_seconds / 8)
+        self._upkeep: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._upkeep.set_result(None)
         self.tickets_resent = 0
+
+    async def run(self) -> None:
+        try:
+            await super().run()
+        finally:
+            self._upkeep.cancel()
 
     def missed(self) -> None:
         self._observations.forget()
@@ -53,11 +62,19 @@ class StalledRecovery(RoundsActor):
     async def round(self) -> float:
         queues = await self.queues.names()
         await self._recover(queues)
-        more = await self._relay(queues)
+        # Beside the watching of workers, not between two looks at them: a broker that blocks, or many queues to ask
+        # about, would make the looks come late, and late looks do not count.
+        if self._upkeep.done():
+            self._upkeep.result()
+            self._upkeep = asyncio.create_task(self._keep_up(queues))
+        return self._interval
+
+    async def _keep_up(self, queues: Sequence[str]) -> None:
+        while await self._relay(queues):
+            pass
         if self.stage.clock.elapsed() - self._audited >= self._audit_interval:
             self._audited = self.stage.clock.elapsed()
             await self._audit(queues)
-        return 0.0 if more else self._interval
 
     # --- dead workers ---
 

@@ -21,24 +21,25 @@ import secrets
 from collections.abc import Sequence
 from contextlib import suppress
 
+from msgspec import structs
+
 from ..brokers.errors import BrokerUnavailable
 from ..brokers.message import Delivery
 from ..metadata.contract import MAX_BATCH, Claimed, Heartbeat, Jobs, QueueControl, Ready, Verdict, Workers
 from ..metadata.contract import Ticket as ClaimTicket
 from ..metadata.errors import StoreUnavailable
-from ..runtime.actor import Actor, Consumes, Mailbox, Stage
+from ..runtime.actor import HAND_BACK_SECONDS, Actor, Consumes, Mailbox, Stage
 from ..runtime.backlog import Backlog, Parcel, Pending
-from ..runtime.dead_letters import DeadLetters
+from ..runtime.dead_letters import DeadLetters, Letter
 from ..runtime.errors import ConfigurationError
 from ..runtime.heart import Heart
 from ..runtime.inflow import Inflow
 from ..runtime.run import Interruption, Run
 from ..runtime.runs import Runs
-from ..runtime.wire import Command, Event, body_of, decode_bundle, encode_body, new_job
+from ..runtime.wire import Command, Event, Malformed, body_of, decode_bundle, encode_body, new_job
 from ..runtime.worker_info import WorkerInfo
 
 HAND_ON_SECONDS = 0.2  # what a bundle's jobs may wait for a slot here before others get them
-HAND_BACK_SECONDS = 10.0  # for the store to take what is handed back, after the grace is over
 AHEAD = 3  # times its slots: how many jobs a worker of short ones asks for beyond those it runs
 
 
@@ -104,6 +105,9 @@ class Worker(Actor):
                 balancing.cancel()
                 await self._shut_down(claiming)
         finally:
+            # Also when the worker failed: a consumer left behind would take jobs that nobody runs.
+            await self._stop_consuming()
+            await self._mailbox.close()
             await self._heart.stop()
             await self._runs.close()
         await self._leave()
@@ -146,15 +150,26 @@ class Worker(Actor):
 
     def _receive(self, queue: str, delivery: Delivery) -> None:
         bundle, malformed = decode_bundle(delivery.body)
+        tickets = []
+        for ticket in bundle.jobs:
+            if ticket.queue == queue:
+                tickets.append(ticket)
+            else:
+                malformed.append(Malformed(encode_body(ticket), f"is for queue {ticket.queue!r}, came by {queue!r}"))
+        parcel = Parcel(delivery, bundle, parts=len(tickets) + len(malformed), arrived=self.stage.clock.elapsed())
         for part in malformed:
-            self._dead.put(queue, part.body, reason="malformed", detail=part.reason, delivery=delivery)
-        if not bundle.jobs:
-            delivery.ack()
-            return
-        self._inflows[queue].counted(len(bundle.jobs))
-        parcel = Parcel(delivery, bundle, arrived=self.stage.clock.elapsed())
-        self._backlog.add(queue, parcel, bundle.jobs)
+            self._put_aside(queue, parcel, part.body, reason="malformed", detail=part.reason)
+        self._inflows[queue].counted(len(tickets))
+        self._backlog.add(queue, parcel, tickets)
         self._work.set()
+
+    def _put_aside(self, queue: str, parcel: Parcel, body: bytes, *, reason: str, detail: str) -> None:
+        letter = Letter(queue=queue, body=body, size=len(body), reason=reason, detail=detail, delivery=parcel.delivery)
+        self._group.create_task(self._settle_when_kept(letter, parcel))
+
+    async def _settle_when_kept(self, letter: Letter, parcel: Parcel) -> None:
+        if await self._dead.insist(letter, self.stage):
+            parcel.settle()
 
     async def _pause(self, queue: str) -> None:
         self._paused.add(queue)
@@ -188,15 +203,11 @@ class Worker(Actor):
     async def _claim(self, queue: str, pending: list[Pending]) -> None:
         boot = self._boot
         self._runs.before_claim()
-        tickets = [ClaimTicket(one.ticket.id, one.ticket.dispatch) for one in pending]
+        tickets = [ClaimTicket(one.ticket.id, one.ticket.dispatch, created_at=one.ticket.created_at) for one in pending]
         answers = await self._ask(queue, boot, tickets)
         unknown = [i for i, a in enumerate(answers) if a.verdict is Verdict.UNKNOWN and self._adoptable(pending[i])]
         if unknown:
-            adopted = [
-                ClaimTicket(t.id, t.dispatch, new_job(body_of(pending[i].ticket)))
-                for i in unknown
-                for t in (tickets[i],)
-            ]
+            adopted = [structs.replace(tickets[i], adopt=new_job(body_of(pending[i].ticket))) for i in unknown]
             for i, answer in zip(unknown, await self._ask(queue, boot, adopted), strict=True):
                 answers[i] = answer
         if answers[0].verdict is Verdict.DEAD:
@@ -243,14 +254,11 @@ class Worker(Actor):
                     )
                 )
             case Verdict.UNKNOWN | Verdict.AHEAD:
-                reason = {Verdict.UNKNOWN: "unknown-old", Verdict.AHEAD: "ahead-of-final"}
-                self._dead.put(
-                    queue,
-                    encode_body(ticket),
-                    reason=reason[answer.verdict],
-                    detail=f"dispatch {ticket.dispatch}",
-                    delivery=pending.parcel.delivery,
-                )
+                why = "unknown-old" if answer.verdict is Verdict.UNKNOWN else "ahead-of-final"
+                body, detail = encode_body(ticket), f"dispatch {ticket.dispatch}"
+                self._put_aside(queue, pending.parcel, body, reason=why, detail=detail)
+                self._free += 1
+                return
         self._free += 1
         pending.parcel.settle()
 
@@ -361,10 +369,7 @@ class Worker(Actor):
         """Stop consuming, let runs end within the grace, hand back the rest."""
         stage = self.stage
         self._work.set()
-        async with self._switching:
-            for queue, inflow in self._inflows.items():
-                self._backlog.clear(queue)
-                await inflow.stop()
+        await self._stop_consuming()
         await self._mailbox.close()
         if not claiming.done():
             await stage.within_grace(claiming)
@@ -376,6 +381,12 @@ class Worker(Actor):
             with suppress(TimeoutError):
                 async with asyncio.timeout(HAND_BACK_SECONDS):
                     await self._runs.idle.wait()
+
+    async def _stop_consuming(self) -> None:
+        async with self._switching:
+            for queue, inflow in self._inflows.items():
+                self._backlog.clear(queue)
+                await inflow.stop()
 
     async def _leave(self) -> None:
         try:

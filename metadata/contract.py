@@ -76,11 +76,13 @@ class Sent(Struct, frozen=True):
 
 
 class Ticket(Struct, frozen=True):
-    """A claim's entry. `adopt`: the job to record if the store has never heard of the id (the caller decided so)."""
+    """A claim's entry. `adopt`: the job to record if the store has never heard of the id (the caller decided so).
+    `created_at` tells jobs of one id apart, of which the earlier was removed; None: not known."""
 
     id: str
     dispatch: int
     adopt: NewJob | None = None
+    created_at: int | None = None
 
 
 class Verdict(StrEnum):
@@ -92,7 +94,7 @@ class Verdict(StrEnum):
     CLAIMED = "claimed"
     MINE = "mine"  # active at this dispatch, owner = the claimer
     TAKEN = "taken"  # active at this or a newer dispatch, another owner (or this one at a newer dispatch)
-    STALE = "stale"  # waiting, delayed or waiting-children at a newer dispatch
+    STALE = "stale"  # waiting, delayed or waiting-children at a newer dispatch; or the ticket of an earlier job
     FINAL = "final"
     AHEAD = "ahead"  # final, and the ticket's dispatch is higher than the record's: not run
     GONE = "gone"  # only the tombstone is left
@@ -212,13 +214,13 @@ class Jobs(Protocol):
         """Take jobs for `owner`, whose row in this queue must be alive (`Workers.heartbeat`).
 
         In this order: dead or unknown boot -> DEAD; no record -> GONE with a tombstone, else `adopt` is recorded as
-        waiting at the ticket's dispatch and goes on through this list, else UNKNOWN; final -> FINAL or AHEAD; active at
-        this dispatch by `owner` -> MINE; active at this or a newer dispatch -> TAKEN; waiting, delayed or
-        waiting-children at a newer dispatch -> STALE; delayed at this dispatch, or with run_at to come -> NOT_DUE; past
-        expires_at and never run -> EXPIRED, final, deduplication freed; queue paused -> PAUSED: held, at a dispatch
-        above its own and the ticket's; else claimed: active at the ticket's dispatch, owner, attempts + 1, fence =
-        max(fence + 1, store's clock in ms), every waker index replaced by the owner's. A delayed job is claimed only by
-        a ticket of a higher dispatch than its own.
+        waiting at the ticket's dispatch and goes on through this list, else UNKNOWN; a ticket with another `created_at`
+        than the record's -> STALE; final -> FINAL or AHEAD; active at this dispatch by `owner` -> MINE; active at this
+        or a newer dispatch -> TAKEN; waiting, delayed or waiting-children at a newer dispatch -> STALE; delayed at this
+        dispatch, or with run_at to come -> NOT_DUE; past expires_at and never run -> EXPIRED, final, deduplication
+        freed; queue paused -> PAUSED: held, at a dispatch above its own and the ticket's; else claimed: active at the
+        ticket's dispatch, owner, attempts + 1, fence = max(fence + 1, store's clock in ms), every waker index replaced
+        by the owner's. A delayed job is claimed only by a ticket of a higher dispatch than its own.
 
         A job claimed while `sent` moves the watermark of its (queue, priority) to its `sent_at` if that is later.
         """

@@ -41,6 +41,7 @@ C = TypeVar("C")
 T = TypeVar("T")
 
 MAILBOX_PREFETCH = 64
+HAND_BACK_SECONDS = 5.0  # for the store to take what is handed back, after the grace is over
 
 
 class Consumes(Struct, frozen=True):
@@ -73,6 +74,7 @@ class Stage:
         self.random = random
         self.instance = secrets.token_hex(16)
         self.stopping = asyncio.Event()
+        self._stopping_since: float | None = None
         self.hurry = asyncio.Event()  # a second signal: hand back at once
         self.log = logging.getLogger(f"callboard.{actor.kind}")
 
@@ -122,26 +124,55 @@ class Stage:
             for wait in (pause, *waits):
                 wait.cancel()
 
+    def stop(self, *, hurry: bool) -> None:
+        """The grace begins with the first call; `hurry` ends it."""
+        if self._stopping_since is None:
+            self._stopping_since = self.clock.elapsed()
+        self.stopping.set()
+        if hurry:
+            self.hurry.set()
+
+    @property
+    def grace_left(self) -> float:
+        """Seconds; all of it while the stage is not stopping."""
+        if self.hurry.is_set():
+            return 0.0
+        if self._stopping_since is None:
+            return self.options.grace_seconds
+        return max(0.0, self._stopping_since + self.options.grace_seconds - self.clock.elapsed())
+
     async def within_grace(self, work: Awaitable[object]) -> None:
-        """Wait for `work` while the stage is stopping: for the grace, less if hurried; then it is cancelled."""
+        """Wait for `work` while the stage is stopping: for what is left of the grace; then it is cancelled."""
         waits = [asyncio.ensure_future(work), asyncio.ensure_future(self.hurry.wait())]
         try:
-            await asyncio.wait(waits, timeout=self.options.grace_seconds, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait(waits, timeout=self.grace_left, return_when=asyncio.FIRST_COMPLETED)
         finally:
             for wait in waits:
                 wait.cancel()
 
     async def patiently(self, call: Callable[[], Awaitable[T]]) -> T:
-        """Repeat a store's operation until the store answers, with growing pauses."""
+        """Repeat a store's operation until the store answers, with growing pauses.
+
+        Raises StoreUnavailable only while the stage is stopping, once the grace and HAND_BACK_SECONDS are over: leases
+        then say what could not be said here."""
         failures = 0
-        while True:  # an outage ends, or somebody ends the process
+        while True:  # an outage ends, or somebody stops the process
             try:
                 return await call()
             except StoreUnavailable as error:
                 if failures == 0:
                     self.log.warning("%s; trying again", error)
                 failures += 1
+                if self._out_of_time:
+                    raise
                 await self.clock.sleep(self.backoff(failures, cap=2.0))
+
+    @property
+    def _out_of_time(self) -> bool:
+        if self._stopping_since is None:
+            return False
+        grace = 0.0 if self.hurry.is_set() else self.options.grace_seconds
+        return self.clock.elapsed() >= self._stopping_since + grace + HAND_BACK_SECONDS
 
     def backoff(self, failures: int, *, base: float = 0.1, cap: float = 5.0) -> float:
         """Seconds to wait after that many failures in a row: growing, with full jitter."""

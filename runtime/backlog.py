@@ -18,12 +18,12 @@ from .wire import Bundle, Ticket
 class Parcel:
     __slots__ = ("arrived", "at", "delivery", "epoch", "open", "single")
 
-    def __init__(self, delivery: Delivery, bundle: Bundle, *, arrived: float) -> None:
+    def __init__(self, delivery: Delivery, bundle: Bundle, *, parts: int, arrived: float) -> None:
         self.delivery = delivery
         self.arrived = arrived
         self.at = bundle.at
         self.epoch = bundle.epoch
-        self.open = len(bundle.jobs)
+        self.open = parts
         self.single = self.open == 1
 
     def settle(self) -> None:

@@ -16,8 +16,6 @@ retention actor takes the oldest away.
 
 from __future__ import annotations
 
-import asyncio
-import logging
 import secrets
 from collections.abc import Sequence
 from typing import Any
@@ -27,6 +25,7 @@ from msgspec import Struct
 
 from ..brokers.errors import BrokerUnavailable
 from ..brokers.message import Delivery, Message, Receipt
+from .actor import Stage
 from .connections import Connections
 from .job_id import check_queue
 from .settings import Settings
@@ -40,8 +39,6 @@ LETTER, REASON, DETAIL, PATH, TIME, EXCHANGE, ROUTING_KEY, SIZE, PROPERTIES = (
     f"callboard-{name}"
     for name in ("letter", "reason", "detail", "path", "time", "exchange", "routing-key", "size", "properties")
 )
-
-log = logging.getLogger("callboard.dead")
 
 
 class Letter(Struct, frozen=True, kw_only=True):
@@ -61,15 +58,6 @@ class Letter(Struct, frozen=True, kw_only=True):
 class DeadLetters:
     def __init__(self, connections: Connections) -> None:
         self._connections = connections
-        self._background: set[asyncio.Task[None]] = set()
-
-    def put(self, queue: str, body: bytes, *, reason: str, detail: str, delivery: Delivery) -> None:
-        """Publish in the background. `reason` is a word that can be counted, `detail` a sentence."""
-        size = delivery.size if body is delivery.body else len(body)
-        letter = Letter(queue=queue, body=body, size=size, reason=reason, detail=detail, delivery=delivery)
-        task = asyncio.get_running_loop().create_task(self._put(letter))
-        self._background.add(task)
-        task.add_done_callback(self._background.discard)
 
     async def keep(self, letters: Sequence[Letter]) -> bool:
         """Whether the broker has confirmed every one of them; else the same call may be repeated."""
@@ -77,10 +65,15 @@ class DeadLetters:
             return True
         return all(receipt is Receipt.CONFIRMED for receipt in await self._publish(letters))
 
-    async def _put(self, letter: Letter) -> None:
-        (receipt,) = await self._publish([letter])
-        if receipt is not Receipt.CONFIRMED:
-            log.error("a dead letter could not be kept (%s): %s: %r", receipt, letter.reason, letter.detail[:200])
+    async def insist(self, letter: Letter, stage: Stage) -> bool:
+        """Try until it is kept; False where its delivery is lost or the stage stops: then it comes again."""
+        failures = 0
+        while not letter.delivery.lost and not stage.stopping.is_set():
+            if await self.keep([letter]):
+                return True
+            failures += 1
+            await stage.sleep(stage.backoff(failures))
+        return False
 
     async def _publish(self, letters: Sequence[Letter]) -> Sequence[Receipt]:
         connections = self._connections

@@ -10,10 +10,9 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Coroutine, Sequence
-from contextlib import suppress
 
 from ..brokers.contract import Broker
-from ..brokers.errors import BrokerUnavailable
+from ..brokers.errors import BrokerError, BrokerUnavailable
 from ..brokers.message import Message, Receipt
 from ..brokers.topology import Names
 from ..metadata.contract import MAX_BATCH, Jobs, Ready, Sent
@@ -124,8 +123,7 @@ class Dispatcher:
         members: list[list[int]] = []
         for (queue, priority), indexes in groups.items():
             if queue not in self._declared:
-                with suppress(BrokerUnavailable):  # the publish below says UNKNOWN, and the relay tries again
-                    await self.declare(queue)
+                await self._declare_or_tell(queue)
             start = 0
             for bundle in split_bundles([ready[index] for index in indexes]):
                 messages.append(self._message(queue, priority, bundle))
@@ -154,6 +152,17 @@ class Dispatcher:
         again = await self._broker.publish([messages[number] for number in returned], timeout=self._confirm_timeout)
         for number, receipt in zip(returned, again, strict=True):
             receipts[number] = receipt
+
+    async def _declare_or_tell(self, queue: str) -> None:
+        """One queue that cannot be declared is no reason to keep back the others' jobs; its own come back, as returned
+        or unconfirmed, and stay in the outbox."""
+        try:
+            await self.declare(queue)
+        except BrokerUnavailable:
+            return
+        except BrokerError as error:
+            self._declared.discard(queue)
+            log.error("queue %s cannot be declared, its jobs wait in the outbox: %s", queue, error)
 
     def _message(self, queue: str, priority: int, bundle: Sequence[Ready]) -> Message:
         return Message(

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..brokers.errors import BrokerUnavailable
 from ..metadata.contract import Admission, Cancel
+from ..metadata.errors import StoreUnavailable
 from ..metadata.job import Job, State
 from .errors import JobCancelled, JobExpired, JobFailed, JobUnknown, ResultTimeout
 from .results import decode_error, decode_result
@@ -14,6 +15,7 @@ from .results import decode_error, decode_result
 if TYPE_CHECKING:
     from .app import Callboard
 
+LOOK_SOON_SECONDS = 0.5  # after the store did not answer
 LOOK_AGAIN_SECONDS = 5.0  # a lost event is made up for by a look into the store
 
 
@@ -57,11 +59,16 @@ class JobHandle:
                 ended = await listener.watch(self.queue, self.id)
             except BrokerUnavailable:
                 ended = asyncio.Event()
+            pause = LOOK_AGAIN_SECONDS
             try:
-                job = await self._record()
-                if job.state.final:
-                    return job
-                async with asyncio.timeout(LOOK_AGAIN_SECONDS):
+                try:
+                    job = await self._record()
+                except StoreUnavailable:  # it comes back, or the caller's timeout ends this
+                    pause = LOOK_SOON_SECONDS
+                else:
+                    if job.state.final:
+                        return job
+                async with asyncio.timeout(pause):
                     await ended.wait()
             except TimeoutError:
                 continue

@@ -21,8 +21,8 @@ Beaten = Callable[[str, Heartbeat, float], None]  # boot id, reply, `clock.elaps
 
 
 class Heart:
-    """In the loop that called `start`, `beaten` is called after each beat that was answered, `failed` if the heart ended
-    for another reason than a store that is away."""
+    """In the loop that called `start`, `beaten` is called after each beat that was answered, and `failed` where the
+    heart ended for another reason than a store that is away."""
 
     def __init__(
         self,

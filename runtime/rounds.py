@@ -7,6 +7,8 @@ from abc import abstractmethod
 
 from ..metadata.errors import StoreUnavailable
 from .actor import Actor, Mailbox, Stage
+from .errors import InvalidJob
+from .job_id import check_queue
 from .known_queues import KnownQueues
 from .wire import Command
 
@@ -29,11 +31,21 @@ class RoundsActor(Actor):
 
     def receive(self, command: Command) -> None:
         if command.queue is not None:
-            self.queues.add(command.queue)
+            try:
+                self.queues.add(check_queue(command.queue))
+            except InvalidJob as error:
+                self.stage.log.warning("ignored a command: %s", error)
+                return
         self._woken.set()
 
     async def run(self) -> None:
         await self._mailbox.open()
+        try:
+            await self._work()
+        finally:
+            await self._mailbox.close()
+
+    async def _work(self) -> None:
         failures = 0
         while not self.stage.stopping.is_set():
             self._woken.clear()
@@ -51,4 +63,3 @@ class RoundsActor(Actor):
                 failures = 0
             if pause > 0:
                 await self.stage.sleep(pause, self._woken)
-        await self._mailbox.close()

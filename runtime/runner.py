@@ -17,7 +17,7 @@ from ..metadata.job import Keep
 from .actor import Stage
 from .arguments import ArgumentsInvalid
 from .context import Context
-from .executors.contract import Call, Executor
+from .executors.contract import Call, Executor, TaskExited
 from .executors.loop import LoopExecutor
 from .executors.process import ProcessExecutor
 from .executors.thread import ThreadExecutor
@@ -72,10 +72,10 @@ class Runner:
         run.interrupt = lambda: current.cancel() if not in_thread or run.interruption is Interruption.STOPPING else None
         try:
             result = await executor.run(self._call(run, task, run.context))
-        except asyncio.CancelledError:
-            if run.interruption is None:
-                raise
+        except asyncio.CancelledError as error:
             current.uncancel()
+            if run.interruption is None:  # the handler's own doing
+                return self._failed(run, task, policy, TaskExited(error))
             return self.interrupted(run, run.interruption)
         except Exception as error:  # a task may raise anything
             if run.interruption is Interruption.CANCELLED:

@@ -31,6 +31,7 @@ class Runs:
         changed: Callable[[], None],
     ) -> None:
         self.started = 0
+        self._closed = False
         self.idle = asyncio.Event()
         self.idle.set()
         self._spawn = spawn
@@ -87,6 +88,7 @@ class Runs:
 
     async def close(self) -> None:
         """What still runs is interrupted and not waited for: it has been handed back, or its lease will run out."""
+        self._closed = True
         for task in self._tasks:
             task.cancel()
         await self._runner.close()
@@ -96,17 +98,17 @@ class Runs:
         asyncio.get_running_loop().call_later(DEFIANCE_SECONDS, self._abandon, run, reason)
 
     def _abandon(self, run: Run, reason: Interruption) -> None:
-        if run.outcome is None and run.abandonable:
+        if run.outcome is None and run.abandonable and not self._closed:
             self._finisher.finish(run, self._runner.interrupted(run, reason))
 
     async def _perform(self, run: Run) -> None:
         outcome = await self._runner.run(run)
-        if run.outcome is None:
+        if run.outcome is None and not self._closed:
             self._finisher.finish(run, outcome)
 
     def _performed(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
-        if not task.cancelled() and (error := task.exception()) is not None:
+        if not self._closed and not task.cancelled() and (error := task.exception()) is not None:
             self._spawn(_raise(error))
 
     def _ended(self, run: Run) -> None:

@@ -51,9 +51,7 @@ class Child:
     def stop(self, *, hurry: bool) -> None:
         self._stopping.set()
         if self.stage is not None:
-            self.stage.stopping.set()
-            if hurry:
-                self.stage.hurry.set()
+            self.stage.stop(hurry=hurry)
 
     async def _failed_with(self, error: Exception) -> None:
         now = self._clock.elapsed()

@@ -13,10 +13,10 @@ the task, so nothing on the way can change a number or a list.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
-from msgspec import Raw, Struct
+from msgspec import Meta, Raw, Struct
 
 from ..metadata.contract import Ready
 from ..metadata.job import NewJob
@@ -24,6 +24,13 @@ from ..metadata.job import NewJob
 VERSION = 1
 MAX_BUNDLE_JOBS = 128
 MAX_BUNDLE_BYTES = 512 * 1024  # a larger job travels alone
+
+MAX_MOMENT = 2**53  # ms: what every store can hold exactly
+MAX_DISPATCH = 2**31
+MAX_DURATION = 11 * 366 * 86_400_000
+
+Moment = Annotated[int, Meta(ge=0, le=MAX_MOMENT)]
+Id = Annotated[str, Meta(min_length=1, max_length=400)]
 
 NO_ARGS = Raw(b"[]")
 NO_KWARGS = Raw(b"{}")
@@ -33,36 +40,36 @@ ABSENT = Raw(b"")  # false; msgspec takes `Raw | None` for "null and nothing els
 class Body(Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """What is constant in a job's life. Moments in ms since the epoch; `timeout` in ms; `backoff` as in retry.py."""
 
-    id: str
-    queue: str
-    task: str
-    created_at: int
+    id: Id
+    queue: Annotated[str, Meta(min_length=1, max_length=128)]
+    task: Annotated[str, Meta(min_length=1, max_length=200)]
+    created_at: Moment
     args: Raw = NO_ARGS
     kwargs: Raw = NO_KWARGS
-    priority: int = 5
-    expires_at: int | None = None
-    retries: int | None = None
+    priority: Annotated[int, Meta(ge=1, le=10)] = 5
+    expires_at: Moment | None = None
+    retries: Annotated[int, Meta(ge=0, le=1_000_000)] | None = None
     backoff: Raw = ABSENT
-    timeout: int | None = None
+    timeout: Annotated[int, Meta(ge=1, le=MAX_DURATION)] | None = None
     meta: Raw = ABSENT
     traceparent: str | None = None
 
 
 class Ticket(Body, frozen=True, kw_only=True, omit_defaults=True, gc=False):
-    dispatch: int
+    dispatch: Annotated[int, Meta(ge=1, le=MAX_DISPATCH)]
 
 
 class Bundle(Struct, frozen=True, kw_only=True):
     v: int
     epoch: str
-    at: int
+    at: Moment
     jobs: list[Ticket]
 
 
 class _LooseBundle(Struct, frozen=True, kw_only=True):
     v: int
     epoch: str = ""
-    at: int = 0
+    at: Moment = 0
     jobs: list[Raw] = []
 
 

@@ -63,6 +63,8 @@ class MemoryJobs:
             if ticket.adopt is None:
                 return Claimed(ticket.id, Verdict.UNKNOWN)
             record = _adopt(data, ticket.adopt, ticket.dispatch, now)
+        elif ticket.created_at not in (None, record.created_at):
+            return Claimed(ticket.id, Verdict.STALE)
         elif (verdict := _refusal(record, owner, ticket.dispatch, now)) is not None:
             return _claimed(record, verdict) if verdict is Verdict.MINE else Claimed(ticket.id, verdict)
         if record.expires_at is not None and record.expires_at <= now and record.attempts == 0:

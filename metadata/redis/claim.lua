@@ -1,4 +1,4 @@
--- {now, owner, keep_expired, {{id, dispatch, job or nil}, ...}} -> {verdict, fence, attempt, failures, stalled,
+-- {now, owner, keep_expired, {{id, dispatch, created_at or nil, job or nil}, ...}} -> {verdict, fence, attempt, failures, stalled,
 -- parked_at or '', ...}; or the one string 'dead'.
 local now, owner, keep, tickets = input[1], input[2], input[3], input[4]
 if redis.call('HEXISTS', prefix .. 'beats', owner) == 0 or redis.call('ZSCORE', prefix .. 'dead', owner) then
@@ -58,7 +58,7 @@ local function activate(id, record, dispatch)
   if record[CANCEL] then put('cancels:' .. owner, id, now) end
 end
 
-local function claim(id, dispatch, job)
+local function claim(id, dispatch, created_at, job)
   local record = records[id]
   if not record then
     if tombstones[id] then return 'gone' end
@@ -66,6 +66,7 @@ local function claim(id, dispatch, job)
     record = adopt(job, dispatch)
   else
     local verdict = refusal(record, dispatch)
+    if created_at and created_at ~= record[CREATED_AT] then verdict = 'stale' end
     if verdict then return verdict end
   end
   if record[EXPIRES_AT] and record[EXPIRES_AT] <= due_by and record[ATTEMPTS] == 0 then
@@ -94,7 +95,7 @@ end
 
 local answer = {}
 for i, ticket in ipairs(tickets) do
-  local verdict = claim(ticket[1], ticket[2], ticket[3])
+  local verdict = claim(ticket[1], ticket[2], ticket[3], ticket[4])
   local at = i * 6
   answer[at - 5] = verdict
   if verdict == 'claimed' or verdict == 'mine' then

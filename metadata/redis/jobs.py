@@ -64,7 +64,8 @@ class RedisJobs:
         if not tickets:
             return []
         entries = [
-            (ticket.id, ticket.dispatch, None if ticket.adopt is None else job_row(ticket.adopt)) for ticket in tickets
+            (ticket.id, ticket.dispatch, ticket.created_at, None if ticket.adopt is None else job_row(ticket.adopt))
+            for ticket in tickets
         ]
         rows = await self._connection.run("claim", queue, (now, owner, keep_row(keep_expired), entries))
         if rows == b"dead":

@@ -15,7 +15,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from random import Random
 
-from ..actor import Options
+from ..actor import Actor, Options
 from ..app import Callboard
 from ..deployment import Deployment
 from ..registry import find_actor
@@ -29,7 +29,7 @@ DEFAULT_ACTORS = ("worker", "delayed-scanner", "stalled-recovery", "retention")
 async def running(
     app: Callboard,
     *,
-    actors: Sequence[str] = DEFAULT_ACTORS,
+    actors: Sequence[str | type[Actor]] = DEFAULT_ACTORS,
     queues: Sequence[str] = (),
     weights: Sequence[int] | None = None,
     concurrency: int = 10,
@@ -37,7 +37,7 @@ async def running(
     grace_seconds: float = 5.0,
     seed: int = 1,
 ) -> AsyncIterator[Deployment]:
-    """Run `actors` (names of entry points) until the block ends, then stop them in order; opens and closes the app.
+    """Run `actors` (classes, or names of entry points) until the block ends, then stop them in order; opens and closes the app.
 
     The other parameters are those of a deployment; `queues` empty: those of the app's tasks. Several blocks may run on
     one app, each then is like a process of its own. Raises at the end of the block what ended the actors, if something
@@ -45,7 +45,7 @@ async def running(
     """
     deployment = Deployment(
         app,
-        [find_actor(name) for name in actors],
+        [find_actor(actor) if isinstance(actor, str) else actor for actor in actors],
         Options(
             queues=tuple(queues),
             weights=None if weights is None else tuple(weights),

@@ -234,6 +234,17 @@ class ClaimConformance(StoreSuite):
         answer = await scene.claim("job", 3, owner=OTHER)
         assert (answer.attempt, answer.failures, answer.stalled) == (3, 1, 1)
 
+    async def test_a_ticket_of_an_earlier_job_of_the_same_id_is_stale(self, scene: Scene) -> None:
+        await scene.beat()
+        await scene.add("job")
+        earlier = scene.now
+        await scene.jobs.remove(QUEUE, ["job"], now=scene.now)
+        scene.step(1)
+        await scene.add("job")
+        (late,) = await scene.claims(Ticket("job", 1, created_at=earlier))
+        (own,) = await scene.claims(Ticket("job", 1, created_at=scene.now))
+        assert (late.verdict, own.verdict) == (Verdict.STALE, Verdict.CLAIMED)
+
     # -- batches and races -----------------------------------------------------------------------------------------
 
     async def test_a_batch_of_tickets_is_answered_one_by_one_in_order(self, scene: Scene) -> None:

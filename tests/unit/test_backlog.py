@@ -35,7 +35,7 @@ def add(backlog: Backlog, queue: str, *ids: str, arrived: float = 0.0, priority:
     delivery = FakeDelivery()
     tickets = [Ticket(id=name, queue=queue, task="t", created_at=0, dispatch=1, priority=priority) for name in ids]
     bundle = Bundle(v=1, epoch="e", at=0, jobs=tickets)
-    backlog.add(queue, Parcel(delivery, bundle, arrived=arrived), tickets)
+    backlog.add(queue, Parcel(delivery, bundle, parts=len(tickets), arrived=arrived), tickets)
     return delivery
 
 
