@@ -95,7 +95,8 @@ class JobUnknown(JobUnfinished):
 
 class ResultTimeout(JobUnfinished, TimeoutError):
     def __init__(self, job_id: str, *, seconds: float, state: str) -> None:
-        super().__init__(job_id, f"is {state} after {seconds:g} s; it goes on, ask again later")
+        hint = "no worker has taken it: does one serve its queue?" if state == "waiting" else "ask again later"
+        super().__init__(job_id, f"it is {state} after {seconds:g} s and goes on; {hint}")
         self.state = state
 
 
