@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Mapping, Sequence
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 import msgspec
-from msgspec import Struct
 
 from ..metadata.contract import MAX_BATCH, QueueControl
 from ..metadata.schedule import NewSchedule, Resumption, Schedule
@@ -20,6 +19,7 @@ from ..metadata.schedules import Resume, Schedules, Upserted
 from .duration import Duration
 from .errors import InvalidJob, UnknownSchedule
 from .options import CallOptions
+from .repeatable_info import RepeatableInfo, comparable, fits, info_of, job_def, read_all
 from .schedule_record import (
     ReadSchedule,
     ScheduleUnreadable,
@@ -34,7 +34,6 @@ from .schedule_record import (
     template,
 )
 from .triggers import Cron, Every, Policy, Trigger, encode_policy, encode_trigger, preview
-from .triggers.codec import trigger_to_json
 from .triggers.grid import from_ms
 from .wire import Command
 
@@ -45,27 +44,6 @@ ScheduleName = str | Mapping[str, Any]
 
 SCHEDULER = "repeatable-scheduler"
 MAX_TRIES = 10  # of a change that others got ahead of
-
-
-class RepeatableInfo(Struct, frozen=True, kw_only=True):
-    """A schedule, detached from the store. `next_run` in Unix seconds, None: no occurrence is left. `job_def` takes its
-    place wherever a schedule is named. `history`: {"at", "fate", "occurrence", "count", "exact"}, the newest last."""
-
-    id: str
-    queue: str
-    task_id: str
-    job_def: dict[str, Any]
-    next_run: float | None
-    paused: bool
-    policy: dict[str, Any]
-    totals: dict[str, int]
-    history: list[dict[str, Any]]
-    revision: int
-    created_at: float
-    updated_at: float
-
-    def to_json(self) -> dict[str, Any]:
-        return dict(msgspec.to_builtins(self))
 
 
 def make_trigger(
@@ -179,14 +157,14 @@ class RepeatableQueue:
 
     async def list_repeatables(self) -> list[RepeatableInfo]:
         """All schedules of the queue, by id."""
-        return [_info(read) for read in await self._read_all()]
+        return [info_of(read) for read in await read_all(self._schedules, self.name)]
 
     async def count_repeatables(self) -> int:
         return (await self._schedules.count([self.name]))[self.name]
 
     async def get_repeatable(self, schedule: ScheduleName) -> RepeatableInfo:
         """Raises UnknownSchedule."""
-        return _info(await self._find(schedule))
+        return info_of(await self._find(schedule))
 
     async def pause_repeatable(self, schedule: ScheduleName) -> None:
         """No occurrence makes a job from now on; what is enqueued already runs. Raises UnknownSchedule."""
@@ -268,14 +246,6 @@ class RepeatableQueue:
         state, next_run = first_state(ours.given, id=new.id, now=ours.state.anchor, before=read.state)
         return msgspec.structs.replace(new, state=state, next_run=next_run)
 
-    async def _read_all(self) -> list[ReadSchedule]:
-        reads: list[ReadSchedule] = []
-        offset = 0
-        while page := await self._schedules.page(self.name, offset=offset, limit=MAX_BATCH):
-            reads += [read_schedule(record) for record in page]
-            offset += len(page)
-        return reads
-
     async def _find(self, schedule: ScheduleName) -> ReadSchedule:
         if isinstance(schedule, str):
             (record,) = await self._schedules.get(self.name, [schedule])
@@ -286,10 +256,10 @@ class RepeatableQueue:
             raise TypeError(f"a schedule is named by its id or by a mapping, not {schedule!r:.100}")
         if schedule.get("id") is not None:
             return await self._find(str(schedule["id"]))
-        wanted = {name: _comparable(value) for name, value in schedule.items() if value is not None}
+        wanted = {name: comparable(value) for name, value in schedule.items() if value is not None}
         if "task_id" not in wanted:
             raise InvalidJob(f"a schedule is named by its id, or by its task_id and more, not by {wanted!r:.200}")
-        found = [read for read in await self._read_all() if _fits(_job_def(read), wanted)]
+        found = [read for read in await read_all(self._schedules, self.name) if fits(job_def(read), wanted)]
         if len(found) > 1:
             ids = ", ".join(read.record.id for read in found[:5])
             raise InvalidJob(
@@ -317,72 +287,3 @@ def read_new(new: NewSchedule) -> ReadSchedule:
             updated_at=0,
         )
     )
-
-
-def _info(read: ReadSchedule) -> RepeatableInfo:
-    record, state = read.record, read.state
-    return RepeatableInfo(
-        id=record.id,
-        queue=record.queue,
-        task_id=read.definition.task,
-        job_def=_job_def(read),
-        next_run=None if record.next_run is None else record.next_run / 1000,
-        paused=record.paused,
-        policy={
-            name: value for name, value in msgspec.json.decode(read.definition.policy).items() if name != "version"
-        },
-        totals=dict(state.totals),
-        history=[
-            {
-                "at": happening.at / 1000,
-                "fate": happening.fate.value,
-                "occurrence": happening.occurrence / 1000,
-                "count": happening.count,
-                "exact": happening.exact,
-            }
-            for happening in state.history
-        ],
-        revision=record.revision,
-        created_at=record.created_at / 1000,
-        updated_at=record.updated_at / 1000,
-    )
-
-
-def _job_def(read: ReadSchedule) -> dict[str, Any]:
-    """The schedule as a mapping with the members of `upsert_repeatable`; `trigger` as JSON where it is neither `every`
-    nor `cron` alone."""
-    definition = read.definition
-    timing: dict[str, Any]
-    match read.given:
-        case Every():
-            timing = {"every": read.given.interval_ms / 1000}
-        case Cron() if read.given.expression is not None:
-            timing = {"cron": read.given.expression, "timezone": read.given.zone}
-        case _:
-            timing = {"trigger": trigger_to_json(read.given)}
-    named = {
-        "retries": definition.retries,
-        "ttl": None if definition.ttl is None else definition.ttl / 1000,
-        "timeout": None if definition.timeout is None else definition.timeout / 1000,
-        "backoff": msgspec.json.decode(definition.backoff) if definition.backoff else None,
-        "meta": msgspec.json.decode(definition.meta) if definition.meta else None,
-    }
-    return {
-        "id": read.record.id,
-        "task_id": definition.task,
-        **timing,
-        "args": msgspec.json.decode(definition.args),
-        "kwargs": msgspec.json.decode(definition.kwargs),
-        "priority": definition.priority,
-        **{name: value for name, value in named.items() if value is not None},
-    }
-
-
-def _comparable(value: object) -> object:
-    if isinstance(value, timedelta):
-        return value.total_seconds()
-    return list(value) if isinstance(value, tuple) else value
-
-
-def _fits(job_def: Mapping[str, Any], wanted: Mapping[str, object]) -> bool:
-    return all(name in job_def and job_def[name] == value for name, value in wanted.items())

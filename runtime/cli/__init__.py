@@ -21,6 +21,7 @@ from .jobs import jobs_app
 from .logs import LogLevel, log_to
 from .queues import queues_app
 from .run import run, up
+from .schedules import schedules_app
 from .wiring import wiring
 from .workers import workers
 
@@ -78,10 +79,11 @@ app.command(rich_help_panel="Run", no_args_is_help=True)(run)
 app.command(rich_help_panel="Jobs", no_args_is_help=True)(enqueue)
 app.add_typer(jobs_app, name="jobs", rich_help_panel="Jobs")
 app.add_typer(queues_app, name="queues", rich_help_panel="Jobs")
+app.add_typer(schedules_app, name="schedules", rich_help_panel="Jobs")
 app.add_typer(dead_app, name="dead", rich_help_panel="Jobs")
 app.command(rich_help_panel="Look")(workers)
 app.command(rich_help_panel="Look")(wiring)
-for one in (app, jobs_app, queues_app, dead_app):
+for one in (app, jobs_app, queues_app, schedules_app, dead_app):
     unwrap_help(one)
 
 

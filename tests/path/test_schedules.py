@@ -1,0 +1,210 @@
+"""Schedules, from the app's code to their jobs' ends."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from callboard import Callboard, ConfigurationError, Context, InvalidJob
+from callboard.metadata.job import State
+from callboard.runtime.errors import UnknownSchedule
+from callboard.runtime.testing import running
+from callboard.runtime.triggers import At, Policy
+from path.place import Place
+
+ACTORS = ("worker", "repeatable-scheduler")
+SECONDS = 8.0
+
+
+async def until(holds: Callable[[], bool], seconds: float = SECONDS) -> None:
+    async with asyncio.timeout(seconds):
+        while not holds():
+            await asyncio.sleep(0.01)
+
+
+async def test_each_occurrence_runs_once_on_its_grid(place: Place) -> None:
+    async with place.open() as app:
+        seen: list[Context] = []
+
+        @app.every(1, queue="ticks", id="tick", kwargs={"greeting": "hello"})
+        async def tick(ctx: Context, greeting: str) -> None:
+            assert greeting == "hello"
+            seen.append(ctx)
+
+        async with running(app, actors=ACTORS), running(app, actors=ACTORS):
+            await until(lambda: len(seen) >= 3)
+            (info,) = await app.queue("ticks").list_repeatables()
+        moments = [datetime.fromisoformat(ctx.meta["schedule"]["occurrence"]) for ctx in seen]
+        assert [later - first for first, later in itertools.pairwise(moments)] == [timedelta(seconds=1)] * (
+            len(moments) - 1
+        )
+        assert len({ctx.job_id for ctx in seen}) == len(seen)
+        assert seen[0].job_id.startswith("tick@20")
+        assert info.totals["ran"] >= 3
+        assert {happening["fate"] for happening in info.history} == {"ran"}
+
+
+async def test_no_job_starts_before_its_occurrence_and_late_ones_by_little(place: Place) -> None:
+    async with place.open() as app:
+        late: list[float] = []
+
+        @app.cron("* * * * * *", queue="ticks")
+        async def tick(ctx: Context) -> None:
+            late.append(time.time() - datetime.fromisoformat(ctx.meta["schedule"]["occurrence"]).timestamp())
+
+        async with running(app, actors=ACTORS):
+            await until(lambda: len(late) >= 3)
+        assert min(late) >= 0
+        assert sorted(late)[len(late) // 2] < 0.5
+
+
+async def test_a_repeated_declaration_keeps_the_next_run_and_a_new_trigger_moves_it(app: Callboard) -> None:
+    queue = app.queue("reports")
+    first = await queue.upsert_repeatable("report", every=900, id="nightly")
+    assert first is not None
+    assert await queue.upsert_repeatable("report", every=900, id="nightly") == first
+    assert await queue.upsert_repeatable("report", every=900, id="nightly", kwargs={"tenant": "acme"}) == first
+    moved = await queue.upsert_repeatable("report", every=60, id="nightly")
+    assert moved is not None
+    assert 59 < moved - time.time() <= 60.1
+    (info,) = await queue.list_repeatables()
+    assert (info.revision, info.job_def["every"]) == (3, 60)
+
+
+async def test_a_schedule_is_named_by_its_id_or_by_its_definition(app: Callboard) -> None:
+    queue = app.queue("reports")
+    definition = {"task_id": "report", "every": 900, "kwargs": {"tenant": "acme"}}
+    next_run = await queue.upsert_repeatable("report", every=900, kwargs={"tenant": "acme"})
+    await queue.upsert_repeatable("report", every=900, id="other", kwargs={"tenant": "umbrella"})
+    await queue.pause_repeatable(definition)
+    assert [info.paused for info in await queue.list_repeatables()] == [False, True]
+    assert await queue.resume_repeatable(definition) == next_run
+    assert await queue.resume_repeatable("report") == next_run
+    (_, listed) = await queue.list_repeatables()
+    assert (await queue.get_repeatable(listed.job_def)).id == "report"
+    assert await queue.remove_repeatable(definition)
+    assert not await queue.remove_repeatable(definition)
+    assert await queue.count_repeatables() == 1
+
+
+async def test_a_definition_that_fits_none_or_several_is_refused(app: Callboard) -> None:
+    queue = app.queue("reports")
+    await queue.upsert_repeatable("report", every=900, id="a")
+    await queue.upsert_repeatable("report", every=900, id="b")
+    with pytest.raises(InvalidJob, match="several"):
+        await queue.pause_repeatable({"task_id": "report", "every": 900})
+    with pytest.raises(UnknownSchedule):
+        await queue.pause_repeatable({"task_id": "report", "every": 60})
+    with pytest.raises(UnknownSchedule):
+        await queue.resume_repeatable("c")
+    with pytest.raises(InvalidJob, match="one of every"):
+        await queue.upsert_repeatable("report", every=60, cron="* * * * *")
+
+
+async def test_a_pause_a_resume_and_a_removal_are_seen_at_once(place: Place) -> None:
+    async with place.open() as app:
+        seen: list[float] = []
+
+        @app.every(1, queue="ticks", id="tick")
+        async def tick() -> None:
+            seen.append(time.time())
+
+        queue = app.queue("ticks")
+        async with running(app, actors=ACTORS):
+            await until(lambda: bool(seen))
+            await queue.pause_repeatable("tick")
+            await asyncio.sleep(0.2)  # what was fired before the pause may still run
+            before = len(seen)
+            await asyncio.sleep(1.3)
+            assert len(seen) == before
+            next_run = await queue.resume_repeatable("tick")
+            assert next_run is not None
+            assert next_run - time.time() <= 1
+            await until(lambda: len(seen) > before, 1.5)
+            await queue.remove_repeatable("tick")
+            await asyncio.sleep(0.2)
+            before = len(seen)
+            await asyncio.sleep(1.2)
+            assert len(seen) == before
+
+
+async def test_a_sleeping_scheduler_wakes_for_a_new_schedule(place: Place) -> None:
+    async with place.open() as app:
+        seen: list[float] = []
+
+        @app.task(queue="ticks", name="tick")
+        async def tick() -> None:
+            seen.append(time.time())
+
+        async with running(app, actors=ACTORS):
+            await asyncio.sleep(0.3)
+            moment = datetime.now(UTC) + timedelta(seconds=0.5)
+            await app.queue("ticks").upsert_repeatable("tick", trigger=At(moment))
+            await until(lambda: bool(seen), 2)
+            (info,) = await app.queue("ticks").list_repeatables()
+        assert 0 <= seen[0] - moment.timestamp() < 1
+        assert info.next_run is None
+
+
+async def test_a_run_by_hand_is_marked_and_leaves_the_cadence_alone(app: Callboard) -> None:
+    queue = app.queue("reports")
+    next_run = await queue.upsert_repeatable("report", every=900, priority=2, ttl=60, retries=3, meta={"by": "me"})
+    await queue.pause_repeatable("report")
+    job = await queue.get_job(await queue.run_repeatable("report"))
+    assert job is not None
+    assert (job.state, job.priority) == (State.WAITING, 2)
+    assert job.meta["by"] == "me"
+    assert job.meta["schedule"]["manual"] is True
+    info = await queue.get_repeatable("report")
+    assert (info.next_run, info.paused, info.totals) == (next_run, True, {})
+
+
+async def test_a_preview_shows_what_comes(app: Callboard) -> None:
+    queue = app.queue("reports")
+    await queue.upsert_repeatable("report", cron="0 9 * * mon", timezone="Europe/Berlin")
+    moments = await queue.preview_repeatable("report", 3)
+    assert [(later - first).days for first, later in itertools.pairwise(moments)] == [7, 7]
+
+
+async def test_a_new_run_waits_is_skipped_or_cancels_the_old_one_as_the_policy_says(place: Place) -> None:
+    async with place.open() as app:
+        for overlap in ("skip", "queue", "cancel"):
+            policy = Policy.create(max_instances=1, overlap=overlap)
+
+            @app.every(1, queue="ticks", name=overlap, policy=policy)
+            async def slow() -> None:
+                await asyncio.sleep(2.5)
+
+        async with running(app, actors=ACTORS):
+            await asyncio.sleep(4.4)
+            infos = {info.id: info for info in await app.queue("ticks").list_repeatables()}
+            jobs = await app.queue("ticks").get_jobs()
+        running_at_once = {id: sum(j.task == id and j.state is State.ACTIVE for j in jobs) for id in infos}
+        assert running_at_once["skip"] == running_at_once["queue"] == 1
+        assert infos["skip"].totals == {"ran": 2, "skipped": 2}
+        assert infos["queue"].totals["ran"] == 2
+        assert infos["queue"].totals["skipped"] >= 1
+        assert infos["cancel"].totals == {"ran": 4}
+        assert sum(job.task == "cancel" and job.state is State.CANCELLED for job in jobs) >= 2
+
+
+async def test_two_schedules_of_one_id_are_refused(app: Callboard) -> None:
+    @app.cron("* * * * *", queue="ticks", id="tick")
+    async def first() -> None: ...
+
+    with pytest.raises(ConfigurationError, match="'tick'"):
+
+        @app.cron("* * * * *", queue="ticks", id="tick")
+        async def second() -> None: ...
+
+
+async def test_an_obliterated_queue_has_no_schedules(app: Callboard) -> None:
+    queue = app.queue("reports")
+    await queue.upsert_repeatable("report", every=900)
+    await queue.obliterate()
+    assert await queue.list_repeatables() == []
