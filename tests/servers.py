@@ -434,7 +434,7 @@ class MongoServer:
         arguments = [self._program, "--bind_ip", LOOPBACK, "--port", str(self.port), "--dbpath", str(data)]
         arguments += ["--nounixsocket", "--quiet"]
         for name, value in self.options.items():
-            arguments += [f"--{name}", value]
+            arguments += [f"--{name}", value] if value else [f"--{name}"]
         self._process = OwnedProcess(arguments, environment=os.environ, log=self.log)
         _wait_until(lambda: mongo_answers(LOOPBACK, self.port), self._process, self.log)
         if self._replica_set:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from urllib.parse import parse_qsl, quote, unquote, urlencode
 
 from msgspec import Struct
+from pymongo.errors import PyMongoError
+from pymongo.uri_parser import parse_uri
 
 from ..errors import StoreRefused
 
@@ -67,6 +69,7 @@ def parse(url: str) -> Address:
     if not (timeout > 0 and max_connections > 0):
         raise StoreRefused("MongoDB URL options: timeout and max_connections must be above 0")
     _refuse({name.lower(): name for name in options})
+    _refuse_unknown(options)
     database = unquote(path) or DATABASE
     if any(character in database for character in ' "$/.\\\0') or len(database.encode()) > 63:
         raise StoreRefused("the path of the MongoDB URL must be the name of a database")
@@ -99,3 +102,12 @@ def _refuse(options: dict[str, str]) -> None:
             f"the MongoDB URL option {options[min(ours)]} is refused: the store itself sets how writes are"
             " acknowledged (majority, journaled), where reads come from, and time limits (timeout=<seconds>)"
         )
+
+
+def _refuse_unknown(options: dict[str, str]) -> None:
+    """What the driver would pass over with a warning, or complain of with its value."""
+    for name, value in options.items():
+        try:
+            parse_uri(f"mongodb://localhost/?{urlencode({name: value}, quote_via=quote)}", warn=False)
+        except (PyMongoError, ValueError, TypeError):
+            raise StoreRefused(f"the MongoDB URL option {name} is not known, or its value cannot be used") from None

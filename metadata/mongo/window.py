@@ -20,7 +20,7 @@ import asyncio
 
 from .connection import MongoConnection
 
-CLAIM_WINDOW = 1_000  # ms
+CLAIM_WINDOW = 500  # ms
 
 
 async def outlast(connection: MongoConnection, marked_at: int) -> None:
