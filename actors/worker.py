@@ -20,6 +20,7 @@ import asyncio
 import secrets
 from collections.abc import Sequence
 from contextlib import suppress
+from functools import partial
 
 from msgspec import structs
 
@@ -61,7 +62,9 @@ class Worker(Actor):
         self._boot = secrets.token_hex(16)
         self._free = stage.options.concurrency
         self._backlog = Backlog(self._queues, stage.options.weights)
-        self._inflows = {queue: self._inflow(queue) for queue in self._queues}
+        self._inflows = {
+            queue: Inflow(stage.broker, stage.names, queue, partial(self._receive, queue)) for queue in self._queues
+        }
         self._paused: set[str] = set()
         self._switching = asyncio.Lock()
         self._work = asyncio.Event()
@@ -87,9 +90,8 @@ class Worker(Actor):
         )
 
     async def run(self) -> None:
-        stage = self.stage
-        control = stage.capability(QueueControl)
-        await self.stage.patiently(lambda: control.register(self._queues))
+        stage, control = self.stage, self.stage.capability(QueueControl)
+        await stage.patiently(lambda: control.register(self._queues))
         self._heart.start(self._boot)
         try:
             async with self._group as group:
@@ -104,6 +106,10 @@ class Worker(Actor):
                 await stage.stopping.wait()
                 balancing.cancel()
                 await self._shut_down(claiming)
+        except* StoreUnavailable as gone:
+            if not stage.stopping.is_set():
+                raise
+            stage.log.error("%s; what could not be recorded runs again once the lease is over", gone.exceptions[0])
         finally:
             # Also when the worker failed: a consumer left behind would take jobs that nobody runs.
             await self._stop_consuming()
@@ -144,9 +150,6 @@ class Worker(Actor):
             except BrokerUnavailable:
                 return False
             return True
-
-    def _inflow(self, queue: str) -> Inflow:
-        return Inflow(self.stage.broker, self.stage.names, queue, lambda delivery: self._receive(queue, delivery))
 
     def _receive(self, queue: str, delivery: Delivery) -> None:
         bundle, malformed = decode_bundle(delivery.body)
@@ -239,9 +242,8 @@ class Worker(Actor):
                     self._info.copies_refused += 1
             case Verdict.TAKEN | Verdict.STALE | Verdict.FINAL | Verdict.GONE:
                 self._info.copies_refused += 1
-            case Verdict.PAUSED:
-                if queue not in self._paused:
-                    self._group.create_task(self._pause(queue))
+            case Verdict.PAUSED if queue not in self._paused:
+                self._group.create_task(self._pause(queue))
             case Verdict.EXPIRED:
                 self.stage.dispatcher.emit(
                     Event(
@@ -370,7 +372,6 @@ class Worker(Actor):
         stage = self.stage
         self._work.set()
         await self._stop_consuming()
-        await self._mailbox.close()
         if not claiming.done():
             await stage.within_grace(claiming)
         claiming.cancel()
