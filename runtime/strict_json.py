@@ -29,6 +29,7 @@ MAX_PATH = 200
 _TOKEN = re.compile(rb'"(?:[^"\\]++|\\.)*+"?|[\[\]{},]', re.DOTALL)
 # What may be too large for 64 bits or for a double. Without it every number is known to be good.
 _WIDE = re.compile(rb"[0-9]{19}|[eE]\+?[0-9]{3}")
+_WHITESPACE = re.compile(r"[ \t\n\r]*+")
 _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 
 
@@ -99,6 +100,25 @@ def read(body: bytes, limits: JsonLimits, *, size: int | None = None) -> Documen
     except json.JSONDecodeError as error:
         there = shown(text[error.pos : error.pos + 20]) if error.pos < len(text) else "the end"
         raise JsonRefused("not-json", f"{error.msg} (character {error.pos}, before {there})") from None
+
+
+def cut_up(body: bytes) -> list[bytes]:
+    """The elements of an array that was read before, as they were written."""
+    text = body.decode()
+    found: list[bytes] = []
+    position = _next(text, text.index("[") + 1)
+    while text[position] != "]":
+        _, end = _marking.raw_decode(text, position)
+        found.append(text[position:end].encode())
+        position = _next(text, end)
+        if text[position] == ",":
+            position = _next(text, position + 1)
+    return found
+
+
+def _next(text: str, position: int) -> int:
+    found = _WHITESPACE.match(text, position)
+    return position if found is None else found.end()
 
 
 def pointer(*segments: str | int) -> str:

@@ -18,7 +18,7 @@ from datetime import datetime
 from typing import Any
 
 import msgspec
-from msgspec import Raw, Struct
+from msgspec import Struct
 
 from ..brokers.message import Delivery
 from ..brokers.topology import Names
@@ -30,7 +30,7 @@ from .job_id import check_id, check_queue, check_task
 from .json_value import shown
 from .options import CallOptions
 from .settings import Settings
-from .strict_json import Document, JsonLimits, JsonRefused, Refusal, pointer, read
+from .strict_json import Document, JsonLimits, JsonRefused, Refusal, cut_up, pointer, read
 from .wire import decode_body, encode_body
 
 MESSAGE_ID_HEADER = "callboard-message-id"  # goes before the property, which some clients set anew for each publish
@@ -66,7 +66,7 @@ class Submission(Struct, frozen=True):
         """The bytes of each part, as they were sent."""
         if not self.array:
             return [self.delivery.body]
-        return [bytes(raw) for raw in msgspec.json.decode(self.delivery.body, type=list[Raw])]
+        return cut_up(self.delivery.body)
 
 
 class _Refuse(Exception):

@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -85,15 +85,18 @@ class Door:
             30,
         )
 
-    async def submit(self, bodies: Iterable[bytes], *, routing_key: str = QUEUE, **properties: Any) -> None:
-        """Persistent, mandatory and confirmed."""
+    async def submit(
+        self, bodies: Iterable[bytes], *, routing_key: str = QUEUE, exchange: str | None = None, **properties: Any
+    ) -> None:
+        """Persistent and confirmed; mandatory, but for events, to which nobody need listen."""
         async with await aio_pika.connect(self._amqp_url) as connection:
             channel = await connection.channel(on_return_raises=True)
-            exchange = await channel.get_exchange(self.names.submit, ensure=False)
+            to = await channel.get_exchange(exchange or self.names.submit, ensure=False)
+            mandatory = exchange != self.names.events
 
             async def publish(body: bytes) -> None:
                 message = aio_pika.Message(body, delivery_mode=2, **properties)
-                await exchange.publish(message, routing_key, mandatory=True)
+                await to.publish(message, routing_key, mandatory=mandatory)
 
             pending = list(bodies)
             for start in range(0, len(pending), WINDOW):
@@ -123,21 +126,25 @@ class Door:
         )
 
     async def settled(
-        self, *, final: int, letters: int, seconds: float = 60.0
+        self, *, final: int = 0, letters: int = 0, ids: Sequence[str] = (), seconds: float = 60.0
     ) -> tuple[dict[str, Job], list[DeadLetter]]:
-        """Wait until so many jobs are final and so many letters put aside, or more; what there is then."""
+        """Wait until so many jobs are final, those of `ids` among them, and so many letters put aside, or more; what
+        there is then."""
         deadline = time.monotonic() + seconds
         while True:
             counts = await self.scene.counts()
             done = sum(c.completed + c.failed + c.cancelled + c.expired for c in counts.values())
             depth = await self._broker.depth(self.names.dead)
             aside = 0 if depth is None else depth.ready
-            if done >= final and aside >= letters and await self.waiting() == 0:
+            if done >= final and aside >= letters and await self.waiting() == 0 and await self._all_final(ids):
                 return await self.scene.finals(), await self.letters()
             assert time.monotonic() < deadline, (
                 f"{done} of {final} jobs final, {aside} of {letters} put aside: {counts}"
             )
             await asyncio.sleep(0.1)
+
+    async def _all_final(self, ids: Sequence[str]) -> bool:
+        return all(job is not None and job.state.final for job in await self.scene.find(QUEUE, ids))
 
     def connections_lost(self) -> list[str]:
         return self.fleet.lines("", "was lost|Connecting again failed|reading one at a time")
@@ -153,6 +160,13 @@ class Door:
     ) -> None:
         await self._broker.close()
         await self.scene.__aexit__(kind, error, traceback)
+
+
+def resident(pid: int, *, peak: bool = False) -> int:
+    """Bytes of memory that a process has, or has had at most."""
+    name = "VmHWM:" if peak else "VmRSS:"
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(name))
 
 
 def unfinished(jobs: Mapping[str, Job], ids: Collection[str]) -> list[str]:

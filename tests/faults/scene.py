@@ -250,6 +250,14 @@ class Scene:
             except StoreUnavailable:
                 await asyncio.sleep(LOOK_SECONDS)
 
+    async def find(self, queue: str, ids: Sequence[str]) -> list[Job | None]:
+        """The records of these ids, in order."""
+        inspection = await self._inspection()
+        found: list[Job | None] = []
+        for start in range(0, len(ids), PAGE):
+            found += await inspection.get(queue, ids[start : start + PAGE])
+        return found
+
     async def audit(self) -> list[str]:
         inspection = await self._inspection()
         return [f"{queue}: {fault}" for queue in QUEUES for fault in await inspection.audit(queue)]

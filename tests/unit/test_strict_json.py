@@ -6,7 +6,7 @@ import tracemalloc
 
 import pytest
 
-from callboard.runtime.strict_json import JsonLimits, JsonRefused, pointer, read
+from callboard.runtime.strict_json import JsonLimits, JsonRefused, cut_up, pointer, read
 
 LIMITS = JsonLimits(size=1024 * 1024, depth=8, values=100, string=1000)
 
@@ -78,6 +78,19 @@ def test_what_is_good_comes_out_as_it_was(value: object) -> None:
         document = read(text.encode(), LIMITS)
         assert document.value == value
         assert document.fault(document.value) is None
+
+
+@pytest.mark.parametrize(
+    ("body", "elements"),
+    [
+        (b"[]", []),
+        (b' [ 1 , "a,]" , {"b": [2]}, "\\ud800" ] ', [b"1", b'"a,]"', b'{"b": [2]}', b'"\\ud800"']),
+        (b'[{"a":1,"a":2},' + b"9" * 5000 + b',"\xc3\xa9"]', [b'{"a":1,"a":2}', b"9" * 5000, b'"\xc3\xa9"']),
+    ],
+)
+def test_an_array_is_cut_into_its_elements_also_where_some_are_at_fault(body: bytes, elements: list[bytes]) -> None:
+    assert read(body, JsonLimits()).value is not None
+    assert cut_up(body) == elements
 
 
 def test_limits_are_exact() -> None:

@@ -1,0 +1,116 @@
+"""X2: bodies of every kind, 5,000 of them (FUZZ_CASES for more), on each exchange.
+
+Injects: what faults/hostile.py makes: random bytes, random JSON, and submissions, bundles, commands and events with a
+member of another type, size or encoding, too deep, twice, NaN, of 5,000 digits, a lone surrogate, or cut off. Bites: at
+least a quarter of the submissions are refused, and at least a tenth accepted, in which re-reading finds nothing wrong.
+Passes: reading never raises; no actor fails, loses its connection or is restarted; each refused job has its letter,
+each accepted one its record; afterwards good ones run as ever. The intake stays within 100 MB above what it began with.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, Phase, given, settings
+
+from callboard import Callboard
+from callboard.runtime.submission import Submission, SubmissionReader
+from callboard.runtime.wire import decode_body, decode_bundle, decode_command, decode_events, encode_body
+from faults.door import QUEUE, Door, good, resident, unfinished
+from faults.hostile import SUBMIT, Case, cases
+
+CASES = int(os.environ.get("FUZZ_CASES") or 5000)
+AFTERWARDS = 100
+MEMORY = 100 * 1024 * 1024
+
+
+class Read:
+    """A delivery that is only looked at."""
+
+    redelivered = lost = False
+    message_id = correlation_id = reply_to = content_type = content_encoding = None
+
+    def __init__(self, exchange: str, body: bytes) -> None:
+        self.exchange = exchange
+        self.routing_key = QUEUE
+        self.body = body
+        self.size = len(body)
+        self.headers: dict[str, object] = {}
+
+    def ack(self) -> None: ...
+
+    def requeue(self) -> None: ...
+
+    def reject(self) -> None: ...
+
+
+def gathered(reader: SubmissionReader, submit: str) -> list[tuple[Case, Submission | None]]:
+    """The cases, each of which was read here first: a failure is then made small by hypothesis."""
+    found: list[tuple[Case, Submission | None]] = []
+
+    @settings(
+        max_examples=CASES,
+        deadline=None,
+        database=None,
+        phases=[Phase.generate, Phase.shrink],
+        suppress_health_check=list(HealthCheck),
+    )
+    @given(cases)
+    def read(case: Case) -> None:
+        decode_bundle(case.body)
+        decode_command(case.body)
+        decode_events(case.body)
+        submission = reader.read(Read(submit, case.body)) if case.exchange == SUBMIT else None
+        assert submission is None or len(submission.bodies()) == len(submission.parts)
+        for job in submission.jobs if submission else ():
+            body = decode_body(job.payload)
+            assert encode_body(body) == job.payload
+            assert (body.id, body.queue) == (job.id, QUEUE)
+        found.append((case, submission))
+
+    read()
+    return found
+
+
+@pytest.mark.slow
+async def test_no_body_stops_an_actor_and_each_is_taken_in_or_put_aside(
+    tmp_path: Path, seed: int, redis_url: str, amqp_url: str
+) -> None:
+    fast = {"CALLBOARD_UNKNOWN_TASK_GRACE": "0"}
+    async with Door(tmp_path, seed=seed, store=redis_url, broker=amqp_url, settings=fast) as door:
+        found = gathered(SubmissionReader(Callboard(), door.names), door.names.submit)
+        submissions = [submission for _, submission in found if submission is not None]
+        jobs = [job for one in submissions for job in one.jobs]
+        refused = [part for one in submissions for part in one.parts if part not in one.jobs]
+        codes = Counter(part.refusal.code for one in submissions for part in one.parts if hasattr(part, "refusal"))
+        assert len(refused) >= len(submissions) / 4
+        assert len(jobs) >= len(submissions) / 10
+
+        door.start()
+        await door.up()
+        intake = door.fleet["intake-1"]
+        before = resident(intake.pid)
+        for exchange in {case.exchange for case, _ in found}:
+            bodies = [case.body for case, _ in found if case.exchange == exchange]
+            key = {"control": "all", "events": f"{QUEUE}.completed"}.get(exchange, QUEUE)
+            await door.submit(bodies, routing_key=key, exchange=f"{door.scene.namespace}.{exchange}")
+        after = [f"after-{number}" for number in range(AFTERWARDS)]
+        await door.submit(map(good, after))
+        finals, letters = await door.settled(ids=after, letters=sum(codes.values()), seconds=120)
+        # Without an id of its own a job gets another one each time it is read, and another job may stand for it.
+        known = [job.id for job in jobs if job.id.startswith("fuzz-") and job.deduplication is None]
+        recorded = await door.scene.find(QUEUE, known)
+
+        ours = Counter(letter.reason for letter in letters if letter.exchange == door.names.submit)
+        print(f"{len(found)} cases, {len(submissions)} submissions: {len(jobs)} jobs taken in, refused {dict(codes)}")
+        print(f"intake: {before / 1e6:.0f} MB before, at most {resident(intake.pid, peak=True) / 1e6:.0f} MB")
+        assert ours == codes
+        assert [job_id for job_id, record in zip(known, recorded, strict=True) if record is None] == []
+        assert unfinished(finals, after) == []
+        assert resident(intake.pid, peak=True) < before + MEMORY
+        assert door.connections_lost() == []
+        assert door.fleet.complaints() == []
+        assert all(member.running and member.lives == 1 for member in door.fleet)
