@@ -14,22 +14,30 @@ from .runtime.errors import (
     JobUnknown,
     PayloadTooLarge,
     ResultTimeout,
+    UnknownSchedule,
     UnknownTask,
 )
 from .runtime.handle import JobHandle
 from .runtime.job_view import JobInfo
 from .runtime.queue import Queue
+from .runtime.repeatable_info import RepeatableInfo
 from .runtime.retry import Backoff, Retry
 from .runtime.settings import Retain, Settings
 from .runtime.task import Task
+from .runtime.triggers import AllOf, AnyOf, At, Cron, Every, Policy
 
 __all__ = [
+    "AllOf",
+    "AnyOf",
+    "At",
     "Backoff",
     "Callboard",
     "CallboardError",
     "ConfigurationError",
     "Context",
+    "Cron",
     "EnqueueUncertain",
+    "Every",
     "InvalidJob",
     "JobCancelled",
     "JobExpired",
@@ -39,11 +47,14 @@ __all__ = [
     "JobUnfinished",
     "JobUnknown",
     "PayloadTooLarge",
+    "Policy",
     "Queue",
+    "RepeatableInfo",
     "ResultTimeout",
     "Retain",
     "Retry",
     "Settings",
     "Task",
+    "UnknownSchedule",
     "UnknownTask",
 ]

@@ -13,7 +13,7 @@ from .context import Context
 from .duration import Duration
 from .errors import ConfigurationError
 from .options import CallOptions
-from .repeatables import make_trigger
+from .schedule_change import make_trigger
 from .schedule_record import check_schedule_id
 from .task import Task
 from .triggers import Policy, Trigger

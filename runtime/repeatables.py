@@ -15,11 +15,12 @@ import msgspec
 
 from ..metadata.contract import MAX_BATCH, QueueControl
 from ..metadata.schedule import NewSchedule, Resumption, Schedule
-from ..metadata.schedules import Resume, Schedules, Upserted
+from ..metadata.schedules import Resume, Schedules, Upsert, Upserted
 from .duration import Duration
 from .errors import InvalidJob, UnknownSchedule
 from .options import CallOptions
 from .repeatable_info import RepeatableInfo, comparable, fits, info_of, job_def, read_all
+from .schedule_change import changed, make_trigger, members
 from .schedule_record import (
     ReadSchedule,
     ScheduleUnreadable,
@@ -28,12 +29,13 @@ from .schedule_record import (
     encode_definition,
     first_state,
     manual_job,
+    read_new,
     read_schedule,
     resumed_state,
     same_trigger,
     template,
 )
-from .triggers import Cron, Every, Policy, Trigger, encode_policy, encode_trigger, preview
+from .triggers import Policy, Trigger, encode_policy, encode_trigger, preview
 from .triggers.grid import from_ms
 from .wire import Command
 
@@ -44,29 +46,6 @@ ScheduleName = str | Mapping[str, Any]
 
 SCHEDULER = "repeatable-scheduler"
 MAX_TRIES = 10  # of a change that others got ahead of
-
-
-def make_trigger(
-    *,
-    every: Duration | None = None,
-    cron: str | None = None,
-    trigger: Trigger | None = None,
-    timezone: str = "UTC",
-    start: datetime | None = None,
-    end: datetime | None = None,
-    jitter: Duration = 0,
-) -> Trigger:
-    """Of the one that is given. `timezone` is that of `cron`. Raises InvalidJob, TriggerInvalid."""
-    if sum(given is not None for given in (every, cron, trigger)) != 1:
-        raise InvalidJob(f"give one of every ({every!r}), cron ({cron!r}) and trigger ({trigger!r:.100})")
-    if trigger is not None:
-        if start is not None or end is not None or jitter:
-            raise InvalidJob("a trigger has start, end and jitter of its own: give them there")
-        return trigger
-    if cron is not None:
-        return Cron(cron, zone=timezone, start=start, end=end, jitter=jitter)
-    assert every is not None
-    return Every(every, start=start, end=end, jitter=jitter)
 
 
 class RepeatableQueue:
@@ -190,6 +169,32 @@ class RepeatableQueue:
                 return None if next_run is None else next_run / 1000
         raise InvalidJob(f"schedule {schedule!r:.200} is being changed all the time; try again")
 
+    async def update_repeatable(
+        self, schedule: ScheduleName, changes: Mapping[str, Any], *, dry_run: bool = False
+    ) -> dict[str, tuple[Any, Any]]:
+        """Change members of `upsert_repeatable`, but for `id`, and leave the others as they are; what changes, as
+        {member: (before, after)}. With `dry_run` nothing else is done.
+
+        Made against what was read: a change that somebody else makes meanwhile is neither lost nor overwritten unseen.
+        Raises UnknownSchedule, InvalidJob, TriggerInvalid."""
+        for _ in range(MAX_TRIES):
+            read = await self._find(schedule)
+            new = changed(self.app, read, changes)
+            before, after = members(read), members(read_new(new))
+            differing = {
+                name: (before.get(name), after.get(name))
+                for name in sorted(before.keys() | after.keys())
+                if before.get(name) != after.get(name)
+            }
+            if dry_run or not differing:
+                return differing
+            (answer,) = await self.upsert_schedules([new])
+            if answer.upsert is Upsert.GONE:
+                raise UnknownSchedule(queue=self.name, wanted=repr(new.id))
+            if answer.upsert is not Upsert.CONFLICT:
+                return differing
+        raise InvalidJob(f"schedule {schedule!r:.200} is being changed all the time; try again")
+
     async def remove_repeatable(self, schedule: ScheduleName) -> bool:
         """Forget a schedule; its jobs stay. False: there is none."""
         try:
@@ -271,19 +276,3 @@ class RepeatableQueue:
 
     async def _id_of(self, schedule: ScheduleName) -> str:
         return schedule if isinstance(schedule, str) else (await self._find(schedule)).record.id
-
-
-def read_new(new: NewSchedule) -> ReadSchedule:
-    """A schedule as it would be read once it is made."""
-    return read_schedule(
-        Schedule(
-            id=new.id,
-            queue=new.queue,
-            trigger=new.trigger,
-            definition=new.definition,
-            state=new.state,
-            next_run=new.next_run,
-            created_at=0,
-            updated_at=0,
-        )
-    )

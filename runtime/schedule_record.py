@@ -124,6 +124,22 @@ def read_schedule(record: Schedule) -> ReadSchedule:
     return ReadSchedule(record=record, given=given, trigger=trigger, definition=definition, policy=policy, state=state)
 
 
+def read_new(new: NewSchedule) -> ReadSchedule:
+    """A schedule as it would be read once it is made."""
+    return read_schedule(
+        Schedule(
+            id=new.id,
+            queue=new.queue,
+            trigger=new.trigger,
+            definition=new.definition,
+            state=new.state,
+            next_run=new.next_run,
+            created_at=0,
+            updated_at=0,
+        )
+    )
+
+
 def encode_definition(body: Body, *, ttl: int | None, policy: bytes) -> bytes:
     """Of the body of a job as the schedule is to make them."""
     return msgspec.json.encode(

@@ -75,7 +75,8 @@ class _LooseBundle(Struct, frozen=True, kw_only=True):
 
 class Event(Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """Something that happened to a job, for anyone. `event`: completed, failed, retried, released, parked,
-    cancelled, expired, stalled, late."""
+    cancelled, expired, stalled, late; of a schedule's occurrences (`run_at` is theirs): occurred, coalesced, missed,
+    skipped."""
 
     event: str
     job: str

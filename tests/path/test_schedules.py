@@ -208,3 +208,44 @@ async def test_an_obliterated_queue_has_no_schedules(app: Callboard) -> None:
     await queue.upsert_repeatable("report", every=900)
     await queue.obliterate()
     assert await queue.list_repeatables() == []
+
+
+async def test_an_update_changes_what_it_names_and_tells_the_difference(app: Callboard) -> None:
+    queue = app.queue("reports")
+    next_run = await queue.upsert_repeatable(
+        "report", cron="0 9 * * *", timezone="Europe/Berlin", args=(1,), retries=3, backoff=5, ttl=60, priority=2
+    )
+    before = await queue.get_repeatable("report")
+    planned = await queue.update_repeatable("report", {"args": [2], "priority": 4}, dry_run=True)
+    assert planned == {"args": ([1], [2]), "priority": (2, 4)}
+    assert await queue.get_repeatable("report") == before
+
+    assert await queue.update_repeatable("report", {"args": [2], "priority": 4}) == planned
+    after = await queue.get_repeatable("report")
+    assert after.job_def == {**before.job_def, "args": [2], "priority": 4}
+    assert (after.next_run, after.revision) == (next_run, 2)
+    assert await queue.update_repeatable("report", {"priority": 4}) == {}
+
+    moved = await queue.update_repeatable({"task_id": "report", "args": [2]}, {"cron": "0 10 * * *"})
+    assert moved == {"cron": ("0 9 * * *", "0 10 * * *")}
+    assert (await queue.get_repeatable("report")).job_def["timezone"] == "Europe/Berlin"
+    with pytest.raises(InvalidJob, match="'colour'"):
+        await queue.update_repeatable("report", {"colour": "red"})
+    with pytest.raises(UnknownSchedule):
+        await queue.update_repeatable("nothing", {"priority": 4})
+
+
+async def test_of_many_updates_at_once_none_is_lost(app: Callboard) -> None:
+    queue = app.queue("reports")
+    await queue.upsert_repeatable("report", every=900)
+    changes: list[dict[str, object]] = [
+        {"priority": 9},
+        {"retries": 7},
+        {"args": [1]},
+        {"kwargs": {"a": 1}},
+        {"ttl": 9},
+    ]
+    await asyncio.gather(*(queue.update_repeatable("report", change) for change in changes))
+    job_def = (await queue.get_repeatable("report")).job_def
+    wanted = {"priority": 9, "retries": 7, "args": [1], "kwargs": {"a": 1}, "ttl": 9}
+    assert {name: job_def[name] for name in wanted} == wanted
