@@ -45,6 +45,10 @@ class MongoSpace:
         with MongoClient[dict[str, Any]](self.url) as client:
             client[self.database][f"{self.namespace}.jobs"].update_many(where, update)
 
+    def remove(self, where: dict[str, Any]) -> None:
+        with MongoClient[dict[str, Any]](self.url) as client:
+            client[self.database][f"{self.namespace}.jobs"].delete_many(where)
+
     async def delete(self) -> None:
         for client in self._clients:
             closing = client.close()

@@ -14,6 +14,8 @@ from .names import (
     GROUP,
     JOBS,
     QUEUE,
+    SCHEDULE,
+    SCHEDULES,
     SENT,
     SHADOW,
     TOMBSTONE,
@@ -22,11 +24,12 @@ from .names import (
     job_name,
     queue_name,
     row_name,
+    schedule_name,
     window_key,
 )
 from .record import ALL, FIELDS, Record, read
 
-_KINDS = {*JOBS, TOMBSTONE, SHADOW, WORKER, DEAD_WORKER, GROUP, QUEUE}
+_KINDS = {*SCHEDULES, *JOBS, TOMBSTONE, SHADOW, WORKER, DEAD_WORKER, GROUP, QUEUE}
 
 
 async def audit(connection: MongoConnection, queue: str) -> Sequence[str]:
@@ -52,6 +55,12 @@ def _names(queue: str, documents: Sequence[Document]) -> Iterator[str]:
             wanted = row_name(queue, one["boot"])
             if state == DEAD_WORKER and "dead" not in one:
                 yield f"the row of {one['boot']!r} was removed, but its death was not declared"
+        elif state in SCHEDULES:
+            wanted = schedule_name(queue, one["schedule_id"])
+            if (state == SCHEDULE) != (one["next_run"] is not None and not one["paused"]):
+                yield f"the schedule {one['schedule_id']!r} runs next at {one['next_run']} and is a {state}"
+            if ("pending" in one) != ("due" in one):
+                yield f"the schedule {one['schedule_id']!r} holds jobs that nobody records"
         elif state == GROUP:
             wanted = group_name(queue, one["of"])
         else:

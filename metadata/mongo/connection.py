@@ -15,7 +15,7 @@ from typing import Any
 
 from bson.codec_options import CodecOptions
 from msgspec import Struct
-from pymongo import AsyncMongoClient, DeleteMany, DeleteOne, UpdateMany, UpdateOne
+from pymongo import AsyncMongoClient, DeleteMany, DeleteOne, InsertOne, ReplaceOne, UpdateMany, UpdateOne
 from pymongo.errors import BulkWriteError, InvalidOperation
 from pymongo.read_concern import ReadConcern
 from pymongo.read_preferences import ReadPreference
@@ -27,7 +27,7 @@ from .failures import DUPLICATE, FAILURES, translated
 from .names import STORE
 
 Document = dict[str, Any]
-Statement = UpdateOne | UpdateMany | DeleteOne | DeleteMany
+Statement = UpdateOne | UpdateMany | DeleteOne | DeleteMany | ReplaceOne[Document] | InsertOne[Document]
 
 ONE_TRIP = 1_000  # documents that come with the first answer, as far as they fit in 16 MB; the server's default is 101
 WTIMEOUT = 5_000  # ms for a majority to acknowledge a write
@@ -176,8 +176,10 @@ class MongoConnection:
                 result = await self._open_collection().bulk_write(list(statements), ordered=False)
             except BulkWriteError as error:
                 refused, details = _refused(error), error.details
-                return Written(details["nMatched"] + details["nUpserted"] + details["nRemoved"], refused)
-            return Written(result.matched_count + result.upserted_count + result.deleted_count)
+                return Written(
+                    sum(details[part] for part in ("nMatched", "nUpserted", "nRemoved", "nInserted")), refused
+                )
+            return Written(result.matched_count + result.upserted_count + result.deleted_count + result.inserted_count)
 
     async def update_one(self, where: Document, update: Document | Sequence[Document], *, upsert: bool = False) -> bool:
         """Whether there was, or now is, such a document."""

@@ -16,6 +16,7 @@ from .names import (
     GROUP,
     JOBS,
     QUEUE,
+    SCHEDULES,
     SHADOW,
     TOMBSTONE,
     WORKER,
@@ -106,7 +107,7 @@ class MongoQueueControl:
 
     async def forget(self, queue: str) -> bool:
         if await self._connection.find(
-            {"queue": queue, "state": {"$in": [*JOBS, WORKER]}}, {"_id": 0, "name": 1}, limit=1
+            {"queue": queue, "state": {"$in": [*JOBS, WORKER, *SCHEDULES]}}, {"_id": 0, "name": 1}, limit=1
         ):
             return False
         rest = [TOMBSTONE, SHADOW, DEAD_WORKER, GROUP, QUEUE]

@@ -14,7 +14,10 @@ from .record import TICKETS, Record, Window, write
 from .work import Work, settle
 
 
-async def enqueue(connection: MongoConnection, jobs: Sequence[NewJob], *, now: int, grace: int) -> list[Enqueued]:
+async def enqueue(
+    connection: MongoConnection, jobs: Sequence[NewJob], *, now: int, grace: int, anew: bool = True
+) -> list[Enqueued]:
+    """`anew` False: where only a job's tombstone is left, it was recorded before, and is not recorded again."""
     if not jobs:
         return []
     # A moment that is past by the caller's clock may be to come by the store's.
@@ -24,20 +27,22 @@ async def enqueue(connection: MongoConnection, jobs: Sequence[NewJob], *, now: i
     names = {job_name(job.queue, job.id) for job in jobs}
     wanted = [window_key(job.queue, job.deduplication.id) for job in jobs if job.deduplication is not None]
     if len(names) < len(jobs) or len(set(wanted)) < len(wanted):
-        return await _one_by_one(connection, jobs, now=now, due_by=due_by, grace=grace)  # entries meet in one document
+        # Entries meet in one document.
+        return await _one_by_one(connection, jobs, now=now, due_by=due_by, grace=grace, anew=anew)
     revision = connection.revision()
     records = [_new(job, now=now, due_by=due_by, grace=grace) for job in jobs]
     refused = await connection.insert([{**write(record), "revision": revision} for record in records])
     answers = [Enqueued(record.id, Admission.CREATED, record.job_state, record.dispatch) for record in records]
     places = sorted(refused)
-    again = await _one_by_one(connection, [jobs[place] for place in places], now=now, due_by=due_by, grace=grace)
+    rest = [jobs[place] for place in places]
+    again = await _one_by_one(connection, rest, now=now, due_by=due_by, grace=grace, anew=anew)
     for place, answer in zip(places, again, strict=True):
         answers[place] = answer
     return answers
 
 
 async def _one_by_one(
-    connection: MongoConnection, jobs: Sequence[NewJob], *, now: int, due_by: int, grace: int
+    connection: MongoConnection, jobs: Sequence[NewJob], *, now: int, due_by: int, grace: int, anew: bool
 ) -> list[Enqueued]:
     if not jobs:
         return []
@@ -46,12 +51,16 @@ async def _one_by_one(
         keys = [window_key(job.queue, job.deduplication.id) for job in some if job.deduplication is not None]
         await work.load((job_name(job.queue, job.id) for job in some), keys=keys, without=TICKETS)
 
-    return await settle(connection, jobs, load, lambda work, job: _admit(work, job, now, due_by, grace))
+    def decide(work: Work, job: NewJob) -> Enqueued:
+        known = work.find(job_name(job.queue, job.id))
+        if known is not None and known.state == TOMBSTONE and not anew:
+            return Enqueued(job.id, Admission.CREATED, State.COMPLETED, 0)
+        return _admit(work, job, known, now, due_by, grace)
+
+    return await settle(connection, jobs, load, decide)
 
 
-def _admit(work: Work, job: NewJob, now: int, due_by: int, grace: int) -> Enqueued:
-    name = job_name(job.queue, job.id)
-    known = work.find(name)
+def _admit(work: Work, job: NewJob, known: Record | None, now: int, due_by: int, grace: int) -> Enqueued:
     if known is not None and known.exists:
         admission = Admission.CREATED if known.payload == job.payload else Admission.EXISTING
         return Enqueued(job.id, admission, known.job_state, known.dispatch)

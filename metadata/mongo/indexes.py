@@ -49,7 +49,7 @@ INDEXES: Sequence[Index] = (
     Index(name="name", keys=("name",), unique=True),
     Index(name="windows", keys=("windows.key",), unique=True, sparse=True),
     Index(name="state", keys=("queue", "state", "at")),
-    Index(name="outbox", keys=("queue", "due"), only_with="due"),
+    Index(name="outbox", keys=("queue", "state", "due"), only_with="due"),
     Index(name="sent", keys=("queue", "priority", "sent_at"), only_with="sent_at"),
     Index(name="owner", keys=("queue", "owner"), only_with="owner"),
     Index(name="forget", keys=("queue", "forget_at"), only_with="forget_at"),

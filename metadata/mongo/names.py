@@ -15,10 +15,12 @@ TOMBSTONE = "tombstone"  # what is left of a job that was forgotten
 SHADOW = "window"  # nothing of a job is left but a deduplication window that it opened
 WORKER, DEAD_WORKER = "worker", "dead-worker"  # a boot's row; a declared death whose row was removed
 QUEUE = "queue"  # pause, watermarks, whether it is registered
+SCHEDULE, IDLE = "schedule", "schedule-idle"  # one that runs next at `at`; paused, or with no run left
 GROUP = "group"  # how many final jobs of a state and group are kept
 
 WAITING = (DUE, SENT, HELD)
 UNFINISHED = (*WAITING, State.DELAYED.value, State.WAITING_CHILDREN.value, State.ACTIVE.value)
+SCHEDULES = (SCHEDULE, IDLE)
 FINAL_STATES = tuple(sorted(state.value for state in FINAL))
 JOBS = (*UNFINISHED, *FINAL_STATES)
 
@@ -37,6 +39,10 @@ def row_name(queue: str, boot: str) -> str:
 
 def queue_name(queue: str) -> str:
     return f"q{queue}"
+
+
+def schedule_name(queue: str, id: str) -> str:
+    return f"s{len(queue)}:{queue}:{id}"
 
 
 def group_name(queue: str, group: str) -> str:

@@ -6,6 +6,7 @@ One collection holds a namespace. Documents have a unique `name`, a `state` and,
     a tombstone     what is left of a forgotten job: id, last_finish, windows
     a worker        boot, beat, info, dead (ms, of the store's clock)
     a queue         registered, paused (ms, of the store's clock), marks (priority -> watermark)
+    a schedule      its record, and the jobs of a firing until they are recorded: see `schedules.py`
     a group         count and keep of the final jobs of one state and group
     the store       epoch, claim_window
 

@@ -18,12 +18,14 @@ from ..contract import (
     Workers,
 )
 from ..errors import CapabilityMissing, StoreRefused, StoreUnavailable
+from ..schedules import Schedules
 from .address import DATABASE, Address, parse
 from .connection import MongoConnection
 from .control import MongoDeduplicating, MongoQueueControl, MongoRetention
 from .indexes import INDEXES
 from .inspection import MongoInspection
 from .jobs import MongoJobs
+from .schedules import MongoSchedules
 from .server import findings, read_facts
 from .window import CLAIM_WINDOW
 from .workers import MongoDelays, MongoWorkers
@@ -78,6 +80,7 @@ class MongoStore:
             QueueControl: MongoQueueControl(connection),
             Inspection: MongoInspection(connection),
             Retention: MongoRetention(connection),
+            Schedules: MongoSchedules(connection),
         }
 
     @property

@@ -13,8 +13,9 @@ from ..contract import Due, Ready
 from ..errors import StoreUnavailable
 from ..job import State
 from .connection import Document, MongoConnection
-from .names import HELD, QUEUE, queue_name
+from .names import DUE, HELD, QUEUE, SCHEDULES, queue_name
 from .record import TICKETS, Record, projection
+from .schedules import record_pending
 from .work import ROUNDS, Work, pause
 
 Find = Callable[[int], Awaitable[list[Document]]]
@@ -30,15 +31,19 @@ async def take_unpublished(
     def again(record: Record) -> None:
         record.send_again(due=now + grace)
 
-    async def due(names: Sequence[str], most: int) -> list[Document]:
-        where = {"queue": _one_of(names), "due": {"$lte": now}}
+    async def due(names: Sequence[str], most: int, states: Sequence[str] = (DUE,)) -> list[Document]:
+        where = {"queue": _one_of(names), "state": _one_of(states), "due": {"$lte": now}}
         return await connection.find(where, _FIELDS, sort=[("due", 1)], limit=most)
 
     async def held(names: Sequence[str], most: int) -> list[Document]:
         where = {"queue": _one_of(names), "state": HELD}
         return await connection.find(where, _FIELDS, sort=[("at", 1)], limit=most)
 
-    first, parked = await asyncio.gather(due(queues, limit + 1), held(queues, 1))
+    first, parked = await asyncio.gather(due(queues, limit + 1, (DUE, *SCHEDULES)), held(queues, 1))
+    if unfinished := [one["name"] for one in first if one["state"] in SCHEDULES]:
+        rows = await connection.find({"name": {"$in": unfinished}, "pending": {"$exists": True}})
+        await record_pending(connection, rows, now=now)
+        first = await due(queues, limit + 1)
     resumable: list[str] = []
     if parked:
         paused = set(await read_paused(connection, queues))
@@ -132,8 +137,8 @@ async def read_paused(connection: MongoConnection, queues: Sequence[str]) -> lis
     return [queue for queue in queues if queue in paused]
 
 
-def _one_of(queues: Sequence[str]) -> object:
-    return queues[0] if len(queues) == 1 else {"$in": list(queues)}
+def _one_of(names: Sequence[str]) -> object:
+    return names[0] if len(names) == 1 else {"$in": list(names)}
 
 
 def _first(found: list[Document], find: Find) -> Find:

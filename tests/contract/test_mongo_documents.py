@@ -33,7 +33,10 @@ from callboard.metadata.job import Deduplication, Keep, NewJob, State
 from callboard.metadata.mongo import MongoStore
 from callboard.metadata.mongo.names import job_name
 from callboard.metadata.mongo.record import LEAN
+from callboard.metadata.mongo.schedules import _packed
 from callboard.metadata.mongo.work import Work
+from callboard.metadata.schedule import Firing, NewSchedule
+from callboard.metadata.schedules import Fire, Schedules
 from callboard.runtime.clock import SystemClock
 from mongo_space import MongoSpace
 
@@ -407,10 +410,10 @@ async def test_a_job_too_large_for_a_document_is_a_fault_and_harms_no_other(stor
     assert (await store.get(Inspection).counts([QUEUE]))[QUEUE].waiting == 1
 
 
-def test_every_capability_but_schedules_is_offered() -> None:
+def test_every_capability_is_offered() -> None:
     store = MongoStore.from_url("mongodb://nowhere", namespace="any")
-    assert {capability.__name__ for capability in set(CAPABILITIES) - store.capabilities} <= {"Schedules"}
-    assert all(isinstance(store.get(capability), capability) for capability in store.capabilities)
+    assert store.capabilities == frozenset(CAPABILITIES)
+    assert all(isinstance(store.get(capability), capability) for capability in CAPABILITIES)
 
 
 @pytest.mark.parametrize(
@@ -443,3 +446,60 @@ def test_a_url_that_cannot_be_used_is_refused_without_its_password(url: str) -> 
 def test_an_address_shows_no_password() -> None:
     store = MongoStore.from_url("mongodb://user:hunter2@host:1/x?authSource=admin", namespace="any")
     assert repr(store._address) == "Address('mongodb://host:1/x')"
+
+
+# -- firings -----------------------------------------------------------------------------------------------------------
+
+
+async def _fired_and_died(store: MongoStore, space: MongoSpace, now: int) -> None:
+    """A schedule as its scheduler leaves it when it dies after the write that decides who fires."""
+    schedules = store.get(Schedules)
+    new = NewSchedule(id="nightly", queue=QUEUE, trigger=b"t", definition=b"d", state=b"", next_run=now)
+    await schedules.upsert([new], now=now)
+    job = _job("nightly@1", QUEUE, now, deduplication=Deduplication(id="key", ttl=60_000))
+    firing = Firing(id="nightly", due=now, revision=1, next_run=now + 60_000, state=b"", by="one", jobs=(job,))
+    await schedules.fire(QUEUE, [firing], now=now, grace=1_000)
+    (row,) = space.documents(schedule_id="nightly")
+    assert "pending" not in row
+    await store.get(Jobs).remove(QUEUE, [job.id], now=now)
+    space.remove({"id": job.id})
+    space.change({"schedule_id": "nightly"}, {"$set": {"pending": [_packed(job)], "due": now + 1_000}})
+
+
+async def test_the_relay_records_what_a_dead_scheduler_has_fired(store: MongoStore, space: MongoSpace) -> None:
+    now = SystemClock().now()
+    await _fired_and_died(store, space, now)
+    jobs = store.get(Jobs)
+    assert await jobs.take_unpublished([QUEUE], now=now + 999, grace=0, limit=10) == []
+    taken = await jobs.take_unpublished([QUEUE], now=now + 1_000, grace=1_000, limit=10)
+    assert [(ready.id, ready.dispatch) for ready in taken] == [("nightly@1", 1)]
+    assert await store.get(Deduplicating).holder(QUEUE, "key", now=now) == "nightly@1"
+    assert "pending" not in space.documents(schedule_id="nightly")[0]
+    assert await jobs.take_unpublished([QUEUE], now=now + 1_001, grace=0, limit=10) == []
+    assert await store.get(Inspection).audit(QUEUE) == []
+
+
+async def test_the_next_scheduler_records_what_the_last_one_left(store: MongoStore, space: MongoSpace) -> None:
+    now = SystemClock().now()
+    await _fired_and_died(store, space, now)
+    firing = Firing(id="nightly", due=now + 60_000, revision=1, next_run=None, state=b"", by="two")
+    (fired,) = await store.get(Schedules).fire(QUEUE, [firing], now=now, grace=1_000)
+    assert fired.fire is Fire.FIRED
+    assert (await store.get(Inspection).get(QUEUE, ["nightly@1"]))[0] is not None
+
+
+async def test_a_schedule_is_removed_after_what_it_has_fired_is_recorded(store: MongoStore, space: MongoSpace) -> None:
+    now = SystemClock().now()
+    await _fired_and_died(store, space, now)
+    assert await store.get(Schedules).remove(QUEUE, ["nightly"]) == [True]
+    assert (await store.get(Inspection).get(QUEUE, ["nightly@1"]))[0] is not None
+
+
+async def test_what_was_fired_run_and_forgotten_is_not_recorded_again(store: MongoStore, space: MongoSpace) -> None:
+    now = SystemClock().now()
+    await _fired_and_died(store, space, now)
+    jobs = store.get(Jobs)
+    await jobs.enqueue([_job("nightly@1", QUEUE, now)], now=now, grace=0)
+    await jobs.remove(QUEUE, ["nightly@1"], now=now)
+    assert await jobs.take_unpublished([QUEUE], now=now + 5_000, grace=0, limit=10) == []
+    assert await store.get(Inspection).get(QUEUE, ["nightly@1"]) == [None]
