@@ -2,8 +2,8 @@
 
 The rules of `contract.py` hold here too: one atomic step for each entry, one round trip a batch, repeatable, no scan.
 A schedule lives beside the jobs of its queue, so that `fire` records the jobs and moves the schedule in one step. A
-store whose steps are single documents records the jobs first, under the ids that the firing gives them, and moves the
-schedule then: whoever finds them recorded goes on from there.
+store whose steps are single documents moves the schedule and notes the jobs in it, which decides who fires, and records
+them then, under the ids that the firing gives them: whoever finds them noted goes on from there.
 """
 
 from __future__ import annotations

@@ -155,22 +155,23 @@ def report(size: int, benches: dict[str, Bench]) -> None:
 
 
 async def growth(url: str) -> None:
-    """The same calls on a queue that keeps few and many finished jobs."""
-    space = MongoSpace(url)
-    store = space.store()
-    await store.open()
-    figures: dict[int, dict[str, float]] = {}
+    """The same calls on queues that keep few and many finished jobs, in turns."""
+    spaces = {wanted: MongoSpace(url) for wanted in (1_000, KEPT)}
+    stores = {wanted: space.store() for wanted, space in spaces.items()}
+    figures: dict[int, dict[str, list[float]]] = {wanted: {} for wanted in spaces}
     try:
-        kept = 0
-        for wanted in (1_000, KEPT):
-            while kept < wanted:
-                await _run_many(store, [f"kept-{kept + n}" for n in range(min(128, wanted - kept))])
-                kept += min(128, wanted - kept)
-            figures[wanted] = await _figures(store, wanted)
+        for wanted, store in stores.items():
+            await store.open()
+            for kept in range(0, wanted, 125):
+                await _run_many(store, [f"kept-{kept + n}" for n in range(125)])
+        for turn in range(100):
+            for wanted, store in stores.items():
+                await _measure(store, turn, figures[wanted])
     finally:
-        await space.delete()
-        await store.close()
-    few, many = figures.values()
+        for wanted, store in stores.items():
+            await spaces[wanted].delete()
+            await store.close()
+    few, many = ({name: statistics.median(spent) for name, spent in one.items()} for one in figures.values())
     print(f"\nwith 1,000 and {KEPT:,} finished jobs kept; us a call (enqueue, claim, finish: of 32 jobs)")
     for name in few:
         print(f"{name:18} {few[name]:10.1f} {many[name]:10.1f} {many[name] / few[name]:6.2f}")
@@ -194,22 +195,19 @@ async def _run_many(store: MongoStore, ids: list[str]) -> dict[str, float]:
     return {name: (moments[at + 1] - moments[at]) * 1e6 for at, name in enumerate(("enqueue", "claim", "finish"))}
 
 
-async def _figures(store: MongoStore, kept: int) -> dict[str, float]:
-    found: dict[str, list[float]] = {}
+async def _measure(store: MongoStore, turn: int, found: dict[str, list[float]]) -> None:
     inspection = store.get(Inspection)
-    for turn in range(60):
-        for name, spent in (await _run_many(store, [f"{kept}-{turn}-{n}" for n in range(32)])).items():
-            found.setdefault(name, []).append(spent)
-        calls: dict[str, Callable[[], Awaitable[object]]] = {
-            "counts": lambda: inspection.counts([QUEUE]),
-            "page": lambda: inspection.page(QUEUE, State.COMPLETED, offset=0, limit=50, newest_first=True),
-            "prune": lambda: store.get(Retention).prune([QUEUE], now=0, adoption_window=0, limit=128),
-        }
-        for name, call in calls.items():
-            start = perf_counter()
-            await call()
-            found.setdefault(name, []).append((perf_counter() - start) * 1e6)
-    return {name: statistics.median(spent) for name, spent in found.items()}
+    for name, spent in (await _run_many(store, [f"{turn}-{n}" for n in range(32)])).items():
+        found.setdefault(name, []).append(spent)
+    calls: dict[str, Callable[[], Awaitable[object]]] = {
+        "counts": lambda: inspection.counts([QUEUE]),
+        "page": lambda: inspection.page(QUEUE, State.COMPLETED, offset=0, limit=50, newest_first=True),
+        "prune": lambda: store.get(Retention).prune([QUEUE], now=0, adoption_window=0, limit=128),
+    }
+    for name, call in calls.items():
+        start = perf_counter()
+        await call()
+        found.setdefault(name, []).append((perf_counter() - start) * 1e6)
 
 
 async def main(url: str) -> None:
