@@ -23,7 +23,7 @@ class Sizes(Struct, frozen=True, kw_only=True):
     latency: int
 
 
-QUICK = Sizes(single=150, spread=3_000, callers=1_000, bulk=10_000, peer=1_500, latency=60)
+QUICK = Sizes(single=100, spread=3_000, callers=1_000, bulk=8_000, peer=1_000, latency=40)
 FULL = Sizes(single=400, spread=8_000, callers=4_000, bulk=40_000, peer=4_000, latency=200)
 
 
