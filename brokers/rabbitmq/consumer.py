@@ -87,7 +87,8 @@ class Subscription:
         self._channel: AbstractChannel | None = None
         self._number = 0
         self._started = False
-        self._draining = False
+        self._draining = False  # a basic.cancel is on its way: what still comes is given back
+        self._silent = False  # it was answered, or will not be: nothing more comes that we could wait for
         self._tag = ""
         self._order: deque[int] = deque()  # delivered tags, back to the first one that is unsettled
         self._unsettled: set[int] = set()
@@ -166,18 +167,23 @@ class Subscription:
         self._flush()
         if requeue:
             self.over = True
-            try:
-                # Heard, and dropped, until the channel is closed: aiormq must not meet deliveries.
-                await close_channel(self._channel, self._link.broker)
-            finally:
-                self._link.forget(self._number, self)
+            await self._close()
             return
         self._draining = True
         # Without an answer the channel ends, and its deliveries are lost as with the connection.
         with suppress(BrokerError), translated(self._link.broker):
             async with asyncio.timeout(ANSWER_SECONDS):
                 await self._channel.basic_cancel(self._tag)
+        self._silent = True
         self._flush_soon()
+
+    async def _close(self) -> None:
+        """Deliveries are heard, and dropped, until the channel is closed: aiormq must not meet them."""
+        try:
+            if self._channel is not None and self._link.up:
+                await close_channel(self._channel, self._link.broker)
+        finally:
+            self._link.forget(self._number, self)
 
     def _flush_soon(self) -> None:
         if not self._flushing and not self.over:
@@ -195,10 +201,9 @@ class Subscription:
         if frames:
             # Never more than `prefetch` of them: the server delivers nothing new before it has read these.
             self._link.write(b"".join(frames))
-        if self._draining and not self._unsettled:
+        if self._silent and not self._unsettled:
             self.over = True
-            self._link.forget(self._number, self)
-            self._close_soon()
+            self._closing = self._loop.create_task(self._close())
 
     def _ack_frames(self) -> list[bytes]:
         """One ack up to the first tag that is still unsettled (`multiple` passes over what was settled before), and

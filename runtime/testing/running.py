@@ -22,7 +22,7 @@ from ..registry import find_actor
 
 LOOK_AGAIN_SECONDS = 0.02
 
-DEFAULT_ACTORS = ("worker", "delayed-scanner", "stalled-recovery", "retention")
+DEFAULT_ACTORS = ("worker", "delayed-scanner", "repeatable-scheduler", "stalled-recovery", "retention")
 
 
 @asynccontextmanager

@@ -126,7 +126,7 @@ async def test_a_result_that_does_not_come_in_time_raises_a_timeout_and_the_job_
     async with running(app):
         job = await slow.enqueue()
         await until_active(app, job.id)
-        with pytest.raises(ResultTimeout, match=r"is active after 0\.1 s; it goes on") as missed:
+        with pytest.raises(ResultTimeout, match=r"is active after 0\.1 s and goes on") as missed:
             await job.result(0.1)
         assert isinstance(missed.value, TimeoutError)
         assert missed.value.state == "active"
