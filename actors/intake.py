@@ -172,7 +172,7 @@ class Intake(Actor):
                 if delivery.size > LARGE:
                     await asyncio.sleep(0)
             submissions, outcomes = await self._record(submissions)
-            submissions, outcomes = await self._put_aside(submissions, outcomes)
+            await self._put_aside(submissions, outcomes)
             await self._reply(submissions, outcomes)
             for submission in submissions:
                 self._settle(submission.delivery)
@@ -240,22 +240,17 @@ class Intake(Actor):
             "too-many-queues", f"there is no queue {job.queue!r}, and no more than {limit} may be made this way"
         )
 
-    async def _put_aside(
-        self, submissions: list[Submission], outcomes: list[list[Outcome]]
-    ) -> tuple[list[Submission], list[list[Outcome]]]:
+    async def _put_aside(self, submissions: Sequence[Submission], outcomes: Sequence[Sequence[Outcome]]) -> None:
+        letters = [
+            letter for one, became in zip(submissions, outcomes, strict=True) for letter in _letters(one, became)
+        ]
+        if letters:
+            self.stage.log.info("puts aside %d, the first for %s", len(letters), letters[0].reason)
         failures = 0
-        while True:  # an outage ends, or somebody ends the process
-            live = [number for number, one in enumerate(submissions) if not one.delivery.lost]
-            submissions, outcomes = [submissions[n] for n in live], [outcomes[n] for n in live]
-            letters = [
-                letter for one, became in zip(submissions, outcomes, strict=True) for letter in _letters(one, became)
-            ]
-            if await self._dead.keep(letters):
-                if letters:
-                    self.stage.log.info("put aside %d, the first for %s", len(letters), letters[0].reason)
-                return submissions, outcomes
+        while letters := await self._dead.keep(letters):  # an outage ends, or somebody ends the process
             failures += 1
             await self.stage.clock.sleep(self.stage.backoff(failures, cap=2.0))
+            letters = [letter for letter in letters if not letter.delivery.lost]  # those come again
 
     async def _reply(self, submissions: Sequence[Submission], outcomes: Sequence[Sequence[Outcome]]) -> None:
         messages = []

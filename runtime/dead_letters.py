@@ -21,7 +21,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import msgspec
-from msgspec import Struct
+from msgspec import Struct, field
 
 from ..brokers.errors import BrokerUnavailable
 from ..brokers.message import Delivery, Message, Receipt
@@ -43,7 +43,7 @@ LETTER, REASON, DETAIL, PATH, TIME, EXCHANGE, ROUTING_KEY, SIZE, PROPERTIES = (
 
 class Letter(Struct, frozen=True, kw_only=True):
     """`body`: what could not be used, which may be a part of the delivery's. `message_id`: what a job made of it would
-    be called, where the delivery's own does not say."""
+    be called, where the delivery's own does not say. A letter that is published twice has one `id`."""
 
     queue: str | None
     body: bytes
@@ -53,23 +53,25 @@ class Letter(Struct, frozen=True, kw_only=True):
     delivery: Delivery
     path: str = ""
     message_id: str | None = None
+    id: str = field(default_factory=lambda: secrets.token_hex(8))
 
 
 class DeadLetters:
     def __init__(self, connections: Connections) -> None:
         self._connections = connections
 
-    async def keep(self, letters: Sequence[Letter]) -> bool:
-        """Whether the broker has confirmed every one of them; else the same call may be repeated."""
+    async def keep(self, letters: Sequence[Letter]) -> list[Letter]:
+        """Those that the broker has not confirmed; the call may be repeated with them."""
         if not letters:
-            return True
-        return all(receipt is Receipt.CONFIRMED for receipt in await self._publish(letters))
+            return []
+        receipts = await self._publish(letters)
+        return [one for one, receipt in zip(letters, receipts, strict=True) if receipt is not Receipt.CONFIRMED]
 
     async def insist(self, letter: Letter, stage: Stage) -> bool:
         """Try until it is kept; False where its delivery is lost or the stage stops: then it comes again."""
         failures = 0
         while not letter.delivery.lost and not stage.stopping.is_set():
-            if await self.keep([letter]):
+            if not await self.keep([letter]):
                 return True
             failures += 1
             await stage.sleep(stage.backoff(failures))
@@ -91,7 +93,7 @@ class DeadLetters:
     def _message(self, letter: Letter) -> Message:
         delivery = letter.delivery
         headers: dict[str, Any] = {
-            LETTER: secrets.token_hex(8),
+            LETTER: letter.id,
             REASON: letter.reason,
             DETAIL: _unicode(letter.detail, MAX_DETAIL),
             TIME: self._connections.clock.now(),

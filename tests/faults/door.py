@@ -47,7 +47,7 @@ class Door:
         seed: int,
         store: str,
         broker: str,
-        shares: bool = True,
+        shares_broker: bool = True,
         app: str = APP,
         settings: Mapping[str, str] | None = None,
     ) -> None:
@@ -56,8 +56,8 @@ class Door:
             seed=seed,
             store=store,
             broker=broker,
-            shares_store=shares,
-            shares_broker=shares,
+            shares_store=True,
+            shares_broker=shares_broker,
             settings={**SETTINGS, **(settings or {})},
         )
         self.names = self.scene.names
