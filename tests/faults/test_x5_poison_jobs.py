@@ -65,6 +65,7 @@ async def test_a_poison_job_ends_with_its_reason_and_takes_no_other_with_it(
             while not settling.done():
                 if not worker.running:
                     deaths += 1
+                    worker.kill()  # what is left of its group
                     worker.start()
                     await door.scene.until(lambda: worker.said(CONNECTED) or not worker.running, "it is connected", 30)
                 await asyncio.sleep(0.05)
