@@ -73,9 +73,7 @@ async def _enqueue(store: MongoStore, *ids: str) -> None:
 async def _claim(store: MongoStore, *ids: str, boot: str = BOOT) -> list[str]:
     """The ids that were claimed."""
     now = SystemClock().now()
-    answers = await store.get(Jobs).claim(
-        QUEUE, boot, [Ticket(id, 1) for id in ids], now=now, keep_expired=Keep()
-    )
+    answers = await store.get(Jobs).claim(QUEUE, boot, [Ticket(id, 1) for id in ids], now=now, keep_expired=Keep())
     return [answer.id for answer in answers if answer.verdict is Verdict.CLAIMED]
 
 

@@ -1,6 +1,6 @@
 """One process of a crowd: enqueues and claims what all the others do too, and prints what it was answered.
 
-    python crowd_member.py STORE_URL NAMESPACE MEMBER
+python crowd_member.py STORE_URL NAMESPACE MEMBER
 """
 
 from __future__ import annotations
@@ -43,13 +43,9 @@ async def main(url: str, namespace: str, member: str) -> dict[str, list[str]]:
         created += [answer.id for answer in answers if answer.admission is Admission.CREATED]
     unique: list[str] = []
     for batch in batches():
-        answers = await jobs.enqueue(
-            [new(f"{member}-{n}", member, f"key-{n}") for n in batch], now=now, grace=60_000
-        )
+        answers = await jobs.enqueue([new(f"{member}-{n}", member, f"key-{n}") for n in batch], now=now, grace=60_000)
         unique += [
-            f"key-{n}"
-            for n, answer in zip(batch, answers, strict=True)
-            if answer.admission is Admission.CREATED
+            f"key-{n}" for n, answer in zip(batch, answers, strict=True) if answer.admission is Admission.CREATED
         ]
     claimed: list[str] = []
     for batch in batches():
