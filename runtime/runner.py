@@ -49,6 +49,7 @@ class Runner:
         self._inline = LoopExecutor()
         self._threads = ThreadExecutor(stage.options.concurrency)
         self._processes: ProcessExecutor | None = None
+        self._keeps: dict[str, tuple[Keep, Keep]] = {}
         self._progress: dict[tuple[str, str], tuple[Run, bytes]] = {}
         self._reporting: asyncio.Task[None] | None = None
 
@@ -91,7 +92,7 @@ class Runner:
             ending=Ending.COMPLETED,
             result=result,
             history=self._history(run, "completed"),
-            keep=keep.keep(group=task.name) if keep else self._app.retention(run.queue)[0].keep(),
+            keep=keep.keep(group=task.name) if keep else self._keep(run.queue)[0],
         )
 
     async def close(self, grace_seconds: float = 0.0) -> None:
@@ -187,7 +188,7 @@ class Runner:
             error=None if error is None else encode_error(error),
             history=self._history(run, names.get(ending, ending.value), error=error, reason=reason),
             run_at=run_at,
-            keep=keep or self._app.retention(run.queue)[1].keep(),
+            keep=keep or self._keep(run.queue)[1],
         )
 
     def _history(self, run: Run, outcome: str, *, error: ErrorInfo | None = None, reason: str | None = None) -> bytes:
@@ -205,10 +206,18 @@ class Runner:
             )
         )
 
+    def _keep(self, queue: str) -> tuple[Keep, Keep]:
+        """Of completed and of failed jobs whose task says nothing; made once for each queue."""
+        keeps = self._keeps.get(queue)
+        if keeps is None:
+            completed, failed = self._app.retention(queue)
+            keeps = self._keeps[queue] = (completed.keep(), failed.keep())
+        return keeps
+
     def _keep_failed(self, run: Run, task: Task[..., Any] | None) -> Keep:
         if task is not None and task.declared.keep_failed is not None:
             return task.declared.keep_failed.keep(group=task.name)
-        return self._app.retention(run.queue)[1].keep()
+        return self._keep(run.queue)[1]
 
     # --- progress ---
 

@@ -5,10 +5,8 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-import msgspec
-
 from ..results import encode_result
-from .contract import Call, TaskExited, TaskTimeout
+from .contract import Call, TaskExited, TaskTimeout, decode_args, decode_kwargs
 from .occupancy import Occupancy
 
 
@@ -20,6 +18,7 @@ class LoopExecutor:
     def __init__(self) -> None:
         self._occupancy = Occupancy()
         self._running: set[asyncio.Task[bytes]] = set()
+        self._inline: set[asyncio.Task[Any]] = set()
 
     @property
     def busy(self) -> int:
@@ -32,10 +31,7 @@ class LoopExecutor:
     async def run(self, call: Call) -> bytes:
         self._occupancy.enter(call)
         if call.timeout_ms is None:
-            try:
-                return await _call(call)
-            finally:
-                self._occupancy.leave(call)
+            return await self._run_inline(call)
         # A task of its own, so that a function which swallows its cancellation holds up nobody else.
         task = asyncio.create_task(_call(call), name=f"callboard:{call.context.job_id}")
         self._running.add(task)
@@ -51,10 +47,27 @@ class LoopExecutor:
         self._stop(call, task)
         raise TaskTimeout(call.timeout_seconds or 0)
 
+    async def _run_inline(self, call: Call) -> bytes:
+        task = asyncio.current_task()
+        assert task is not None
+        self._inline.add(task)
+        try:
+            return await _call(call)
+        except asyncio.CancelledError as error:
+            if task in self._inline:
+                raise
+            task.uncancel()  # by `close`
+            raise TaskExited(error) from error
+        finally:
+            self._inline.discard(task)
+            self._occupancy.leave(call)
+
     async def close(self, grace_seconds: float) -> None:
         self._occupancy.closed = True
         if not await self._occupancy.drained(grace_seconds):
-            for task in self._running:
+            inline = list(self._inline)
+            self._inline.clear()
+            for task in [*self._running, *inline]:
                 task.cancel()
 
     def _stop(self, call: Call, task: asyncio.Task[bytes]) -> None:
@@ -78,8 +91,8 @@ def _outcome(task: asyncio.Task[bytes]) -> bytes:
 
 
 async def _call(call: Call) -> bytes:
-    args: list[Any] = msgspec.json.decode(call.args, type=list)
-    kwargs: dict[str, Any] = msgspec.json.decode(call.kwargs, type=dict)
+    args = decode_args(call.args)
+    kwargs = decode_kwargs(call.kwargs)
     positional, named = call.signature.bind(args, kwargs).call_with(call.context)
     try:
         value = await call.function(*positional, **named)

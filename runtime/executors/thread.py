@@ -11,12 +11,9 @@ import contextvars
 import threading
 from collections.abc import Callable
 from queue import SimpleQueue
-from typing import Any
-
-import msgspec
 
 from ..results import encode_result
-from .contract import Call, TaskExited, TaskTimeout
+from .contract import Call, TaskExited, TaskTimeout, decode_args, decode_kwargs
 from .occupancy import Occupancy
 
 Work = Callable[[], None]
@@ -100,8 +97,8 @@ class ThreadExecutor:
 def _call(context: contextvars.Context, call: Call) -> tuple[bytes | None, BaseException | None]:
     """In the thread: also the checking of arguments and the writing of the result, which the loop is spared."""
     try:
-        args: list[Any] = msgspec.json.decode(call.args, type=list)
-        kwargs: dict[str, Any] = msgspec.json.decode(call.kwargs, type=dict)
+        args = decode_args(call.args)
+        kwargs = decode_kwargs(call.kwargs)
         positional, named = call.signature.bind(args, kwargs).call_with(call.context)
         return encode_result(context.run(call.function, *positional, **named), call.result_limit), None
     except StopIteration as error:  # a future does not carry it
