@@ -3,8 +3,8 @@
 A store is an object that is opened, asked for capabilities, and closed. Rules that hold for every operation below:
 
 - It is one atomic step for each entry, and one round trip for the whole batch (one per job queue, sent together, where
-  a batch spans queues; one to look and one to write, where the store runs no code of ours). A batch gives the answers that its entries would give one at a time, in order; an empty batch
-  makes no trip; a bad entry affects only itself.
+  a batch spans queues; one to look and one to write, where the store runs no code of ours). A batch gives the answers
+  that its entries would give one at a time, in order; an empty batch makes no trip; a bad entry affects only itself.
 - It may be repeated. A driver or a caller that lost the reply calls again with the same arguments: the state is that of
   one execution, and the answer is the same, or one that says that it was done before (MINE, STALE, FINAL, RECORDED; of
   `retry` the state, of `release` False; of a REPLACED enqueue CREATED). The `take_...` operations answer a repeat with

@@ -37,7 +37,8 @@ async def running(
     grace_seconds: float = 5.0,
     seed: int = 1,
 ) -> AsyncIterator[Deployment]:
-    """Run `actors` (classes, or names of entry points) until the block ends, then stop them in order; opens and closes the app.
+    """Run `actors` (classes, or names of entry points) until the block ends, then stop them in order; opens and closes
+    the app.
 
     The other parameters are those of a deployment; `queues` empty: those of the app's tasks. Several blocks may run on
     one app, each then is like a process of its own. Raises at the end of the block what ended the actors, if something

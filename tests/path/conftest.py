@@ -14,9 +14,7 @@ async def place(request: pytest.FixtureRequest) -> AsyncIterator[Place]:
     if request.param == "memory":
         place = Place(broker="memory://", store="memory://")
     else:
-        place = Place(
-            broker=request.getfixturevalue("amqp_url"), store=request.getfixturevalue("redis_url")
-        )
+        place = Place(broker=request.getfixturevalue("amqp_url"), store=request.getfixturevalue("redis_url"))
     errors = Errors(place)
     logging.getLogger().addHandler(errors)
     try:

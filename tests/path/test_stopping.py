@@ -61,9 +61,7 @@ async def test_what_the_grace_does_not_suffice_for_is_released_and_runs_elsewher
     assert info is not None
     assert attempt == 2
     assert (info.attempts, info.failures, info.stalled) == (2, 0, 0)
-    assert [(a.outcome, a.reason) for a in info.history] == [
-        ("released", "interrupted: stopping"), ("completed", None)
-    ]
+    assert [(a.outcome, a.reason) for a in info.history] == [("released", "interrupted: stopping"), ("completed", None)]
     assert info.history[0].worker != worker == info.history[1].worker
 
 
