@@ -32,6 +32,7 @@ from servers import (
 )
 
 CONTAINER_SECONDS = 90.0
+STARTS = 3  # attempts to start a local server
 
 
 class LocalServer(Protocol):
@@ -193,11 +194,20 @@ def _container(service: Service, folder: Path, environment: Mapping[str, str]) -
 
 
 def _local(service: Service, folder: Path, environment: Mapping[str, str]) -> Provided | str:
-    try:
-        server = service.local(folder).start()
-    except (ProgramMissing, ServerFailed) as error:
-        return str(error)
-    return Provided(url=server.url, origin=f"local process, {_without_password(server.url)}", close=server.kill)
+    failed = ""
+    for attempt in range(STARTS):
+        try:
+            server = service.local(folder / str(attempt))
+        except ProgramMissing as error:
+            return str(error)
+        try:
+            server.start()
+        except ServerFailed as error:  # a port that was free may be somebody's by now; the next attempt has others
+            server.kill()
+            failed = str(error)
+        else:
+            return Provided(url=server.url, origin=f"local process, {_without_password(server.url)}", close=server.kill)
+    return failed
 
 
 def _without_password(url: str) -> str:
