@@ -21,8 +21,8 @@ async def newest(app: Callboard, queue: str, state: str) -> list[int]:
 
 
 async def until_kept(app: Callboard, queue: str, **wanted: int) -> None:
-    """Wait until retention has left that many."""
-    async with asyncio.timeout(15):
+    """Wait until retention has left that many: an age of up to 12 s, and its next round up to 5 s later."""
+    async with asyncio.timeout(60):
         while (counts := await app.queue(queue).get_job_counts(*wanted)) != wanted:
             assert all(counts[state] >= wanted[state] for state in wanted), counts
             await asyncio.sleep(0.05)
