@@ -10,7 +10,9 @@ The order is the same for every server; what differs is one `Service` value each
 
 from __future__ import annotations
 
+import contextlib
 import os
+import socket
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -164,10 +166,13 @@ def _container(service: Service, folder: Path, environment: Mapping[str, str]) -
     from docker.errors import DockerException
     from requests.exceptions import RequestException
 
+    # docker's client leaves its socket open where nobody listens: asked for first, it would fail a later test.
+    engine = urlsplit(environment.get("DOCKER_HOST") or "unix:///var/run/docker.sock")
+    if engine.scheme == "unix" and not _listens(engine.path):
+        return f"no Docker engine answers (nobody listens at {engine.path})"
     try:
-        client = docker.from_env(timeout=10)
-        client.api.ping()
-        client.close()
+        with contextlib.closing(docker.from_env(timeout=10)) as client:
+            client.api.ping()
     except (DockerException, RequestException) as error:
         return f"no Docker engine answers ({type(error).__name__})"
     from testcontainers.core.container import DockerContainer
@@ -191,6 +196,15 @@ def _container(service: Service, folder: Path, environment: Mapping[str, str]) -
     return Provided(
         url=service.url.format(host=host, port=port), origin=f"container of {image}, port {port}", close=container.stop
     )
+
+
+def _listens(path: str) -> bool:
+    with socket.socket(socket.AF_UNIX) as probe:
+        try:
+            probe.connect(path)
+        except OSError:
+            return False
+    return True
 
 
 def _local(service: Service, folder: Path, environment: Mapping[str, str]) -> Provided | str:

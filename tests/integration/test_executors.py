@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import gc
 import json
 import os
 import select
@@ -629,7 +630,8 @@ async def test_closing_waits_for_what_runs_and_then_kills(tmp_path: Path) -> Non
 
 
 async def test_neither_descriptors_nor_children_nor_threads_are_left_behind(tmp_path: Path) -> None:
-    before, threads_before = descriptors(), threading.active_count()
+    gc.collect()  # what earlier tests left open is not to vanish meanwhile
+    before, threads_before = descriptors(), set(threading.enumerate())
     executor = ProcessExecutor(2)
     pids: set[int] = set()
     for _ in range(3):
@@ -645,8 +647,10 @@ async def test_neither_descriptors_nor_children_nor_threads_are_left_behind(tmp_
     await executor.close(5)
     assert len(pids) >= 3
     assert [pid for pid in pids if exists(pid)] == []
-    assert descriptors() == before
-    assert threading.active_count() == threads_before
+    assert descriptors() - before == set()
+    # The clients of the shared servers start threads of their own when they please.
+    started = [thread.name for thread in threading.enumerate() if thread not in threads_before]
+    assert [name for name in started if not name.startswith("pymongo")] == []
 
 
 def local_function() -> Callable[..., Any]:
