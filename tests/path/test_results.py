@@ -188,13 +188,13 @@ async def test_a_job_whose_ttl_passes_before_it_starts_expires_and_never_runs(ap
 
 
 async def test_a_ttl_does_not_end_a_job_that_has_started(app: Callboard) -> None:
-    @app.task(name="slow", ttl=0.2, retries=1, backoff=0.1)
+    @app.task(name="slow", ttl=1.5, retries=1, backoff=0.1)
     async def slow(ctx: Any) -> str:
-        await asyncio.sleep(0.3)
+        await asyncio.sleep(1.6)
         return "done"
 
     async with running(app):
-        assert await (await slow.enqueue(None)).result(5) == "done"
+        assert await (await slow.enqueue(None)).result(20) == "done"
 
 
 @pytest.mark.parametrize(
