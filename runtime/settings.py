@@ -1,4 +1,6 @@
-"""Settings: arguments first, then CALLBOARD_* in the environment, then a callboard.toml in the working directory.
+"""Settings: arguments first, then CALLBOARD_* in the environment, then files, then a callboard.toml in the working
+directory. The files are those of the folder that CALLBOARD_SECRETS_DIR names: callboard_broker, callboard_store and so on,
+as Docker and Kubernetes mount secrets.
 
 In the user's API durations are seconds; `Settings` holds them as they were given, and the properties below give
 milliseconds to whoever works with them.
@@ -6,16 +8,24 @@ milliseconds to whoever works with them.
 
 from __future__ import annotations
 
+import os
 from typing import Any, Literal
 
 from msgspec import Struct
 from pydantic import Field, SecretStr, ValidationError, field_validator
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    SecretsSettingsSource,
+    SettingsConfigDict,
+    TomlConfigSettingsSource,
+)
 
 from ..metadata.job import Keep
 from .errors import ConfigurationError
 
 MEMORY = "memory://"
+SECRETS_DIR = "CALLBOARD_SECRETS_DIR"
 
 
 class Retain(Struct, frozen=True, kw_only=True):
@@ -89,7 +99,11 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        return init_settings, env_settings, TomlConfigSettingsSource(settings_cls)
+        folder = os.environ.get(SECRETS_DIR)
+        if folder is not None and not os.path.isdir(folder):
+            raise ConfigurationError(f"{SECRETS_DIR}={folder}: there is no such folder")
+        secrets = SecretsSettingsSource(settings_cls, folder)
+        return init_settings, env_settings, secrets, TomlConfigSettingsSource(settings_cls)
 
     @property
     def keep_completed(self) -> Retain:

@@ -35,6 +35,24 @@ def test_an_argument_counts_before_the_environment_and_that_before_the_file(
     assert (settings.namespace, settings.lease_seconds, settings.max_stalled) == ("argument", 4.0, 7)
 
 
+def test_a_folder_of_secrets_counts_after_the_environment(elsewhere: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = elsewhere / "secrets"
+    folder.mkdir()
+    (folder / "callboard_store").write_text("redis://:kept@somewhere:6379/0\n")
+    (folder / "callboard_namespace").write_text("file")
+    monkeypatch.setenv("CALLBOARD_SECRETS_DIR", str(folder))
+    monkeypatch.setenv("CALLBOARD_NAMESPACE", "environment")
+    settings = load_settings()
+    assert settings.store.get_secret_value() == "redis://:kept@somewhere:6379/0"
+    assert settings.namespace == "environment"
+
+
+def test_a_folder_of_secrets_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CALLBOARD_SECRETS_DIR", "/nowhere")
+    with pytest.raises(ConfigurationError, match="CALLBOARD_SECRETS_DIR=/nowhere: there is no such folder"):
+        load_settings()
+
+
 def test_an_argument_that_is_none_was_not_given(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CALLBOARD_STORE", "redis://somewhere:6379/0")
     assert load_settings(store=None).store.get_secret_value() == "redis://somewhere:6379/0"
