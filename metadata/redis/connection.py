@@ -1,4 +1,4 @@
-"""The way to the server: script calls, pipelines of them, and plain commands.
+"""The way to the server: script calls by one pipelined connection (`pipe.py`), plain commands by the driver.
 
 Every call may be repeated (that is the contract of the operations), so what was lost with a connection is sent again
 once, over a new one. A call never waits longer than the address's timeout for an answer.
@@ -20,6 +20,7 @@ from ..errors import StoreUnavailable
 from .address import Address
 from .failures import is_closed_transport, translated
 from .keys import Keys
+from .pipe import Lost, Pipe, encode
 from .scripts import Script, read_scripts
 
 T = TypeVar("T")
@@ -28,19 +29,33 @@ Call = tuple[str, Any]  # queue, arguments
 _packed = msgspec.msgpack.Encoder().encode
 
 
+class _Known:
+    """The beginning of a script's call, ready to be written: what differs follows."""
+
+    def __init__(self, script: Script) -> None:
+        self.by_sha = b"*5\r\n" + encode(b"EVALSHA", script.sha.encode())[4:]
+        self.by_text = b"*5\r\n" + encode(b"EVAL", script.text.encode())[4:]
+
+
 class RedisConnection:
     def __init__(self, address: Address, keys: Keys) -> None:
         self.address = address
         self.keys = keys
         self._scripts = read_scripts()
+        self._calls = {name: _Known(script) for name, script in self._scripts.items()}
         self._client: Redis | None = None
+        self._pipe: Pipe | None = None
 
     async def open(self) -> None:
-        """Make the pool. Nothing is sent yet."""
+        """Nothing is sent yet."""
         if self._client is None:
             self._client = Redis(connection_pool=_pool(self.address), single_connection_client=False)
+            self._pipe = Pipe(self.address, host=self.address.host, port=self.address.port)
 
     async def close(self) -> None:
+        pipe, self._pipe = self._pipe, None
+        if pipe is not None:
+            await pipe.close()
         client, self._client = self._client, None
         if client is not None:
             await client.aclose(close_connection_pool=True)
@@ -59,29 +74,25 @@ class RedisConnection:
 
     async def run(self, script: str, queue: str, arguments: Any) -> Any:
         """Run one script on one queue: one round trip."""
-        client, key, packed = self._open_client(), self.keys.of_queue(queue), _packed(arguments)
-
-        async def call(command: str, body: str) -> Any:
-            return await _execute(client, command, body, 1, key, packed)
-
-        return await self._known_or_sent(self._scripts[script], call)
+        return (await self.run_each(script, ((queue, arguments),)))[0]
 
     async def run_each(self, script: str, calls: Sequence[Call]) -> list[Any]:
-        """Run one script on several queues: one round trip, each queue atomic for itself."""
+        """Run one script on several queues: one round trip, each queue atomic for itself.
+
+        By the script's SHA1; a server that has forgotten it (restart, SCRIPT FLUSH) is sent the text, and keeps it.
+        Several calls are repeated whole, also where some of them were run: that is harmless.
+        """
         if not calls:
             return []
-        if len(calls) == 1:
-            return [await self.run(script, *calls[0])]
-        client = self._open_client()
-        packed = [(self.keys.of_queue(queue), _packed(arguments)) for queue, arguments in calls]
-
-        async def call(command: str, body: str) -> list[Any]:
-            pipeline = client.pipeline(transaction=False)
-            for key, arguments in packed:
-                pipeline.execute_command(command, body, 1, key, arguments)
-            return await pipeline.execute()
-
-        return await self._known_or_sent(self._scripts[script], call)
+        pipe, known = self._open_pipe(), self._calls[script]
+        operands = [_operands(self.keys.of_queue(queue).encode(), _packed(arguments)) for queue, arguments in calls]
+        try:
+            try:
+                return await pipe.ask([known.by_sha + one for one in operands])
+            except (NoScriptError, Lost):
+                return await pipe.ask([known.by_text + one for one in operands])
+        except (RedisError, OSError) as error:
+            raise translated(error, self.address.name) from error
 
     async def command(self, *parts: str | bytes | int) -> Any:
         client = self._open_client()
@@ -103,20 +114,6 @@ class RedisConnection:
 
         return await self._guarded(call)
 
-    async def _known_or_sent(self, script: Script, call: Callable[[str, str], Awaitable[T]]) -> T:
-        """By the script's SHA1; a server that has forgotten it (restart, SCRIPT FLUSH) is sent the text, and keeps it.
-
-        A pipeline is repeated whole, also where some of its calls were run: that is harmless.
-        """
-
-        async def call_twice() -> T:
-            try:
-                return await call("EVALSHA", script.sha)
-            except NoScriptError:
-                return await call("EVAL", script.text)
-
-        return await self._guarded(call_twice)
-
     async def _guarded(self, call: Callable[[], Awaitable[T]]) -> T:
         try:
             return await call()
@@ -127,10 +124,19 @@ class RedisConnection:
                 raise
             raise StoreUnavailable(self.address.name, "the connection was lost before a command was sent") from error
 
+    def _open_pipe(self) -> Pipe:
+        if self._pipe is None:
+            raise StoreUnavailable(self.address.name, "it is not open")
+        return self._pipe
+
     def _open_client(self) -> Redis:
         if self._client is None:
             raise StoreUnavailable(self.address.name, "it is not open")
         return self._client
+
+
+def _operands(key: bytes, packed: bytes) -> bytes:
+    return b"$1\r\n1\r\n$%d\r\n%b\r\n$%d\r\n%b\r\n" % (len(key), key, len(packed), packed)
 
 
 async def _execute(client: Redis, *parts: str | bytes | int) -> Any:

@@ -1,0 +1,194 @@
+"""One connection for all script calls of a store: written at once, answered in the order in which they were written.
+
+    ask -> written -> waiting, in order -> the server's answer -> the caller
+
+A call waits for no other, and neither takes a connection out of a pool nor puts one back: that is a few microseconds of
+ours in place of a hundred, which is what a job that comes alone waits for. When the connection is lost, everything that
+waits on it fails with Lost, and the next call makes another. An answer that does not come in time ends the connection,
+since the answers after it could not be told apart.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections import deque
+from collections.abc import Sequence
+from typing import Any, cast
+
+import hiredis
+from redis.exceptions import (
+    AuthenticationError,
+    NoPermissionError,
+    NoScriptError,
+    OutOfMemoryError,
+    RedisError,
+    ResponseError,
+)
+from redis.exceptions import ConnectionError as ConnectionFailed
+from redis.exceptions import TimeoutError as NoAnswer
+
+from .address import Address
+
+_CODES = {
+    "NOSCRIPT": NoScriptError,
+    "OOM": OutOfMemoryError,
+    "NOAUTH": AuthenticationError,
+    "WRONGPASS": AuthenticationError,
+    "NOPERM": NoPermissionError,
+}
+_INCOMPLETE = object()
+
+
+class Lost(ConnectionFailed):
+    """The connection went away before the answer came: the call may have been run, and may be repeated."""
+
+
+def encode(*parts: bytes) -> bytes:
+    """A command as it is written, in RESP 2."""
+    return b"*%d\r\n" % len(parts) + b"".join(b"$%d\r\n%b\r\n" % (len(part), part) for part in parts)
+
+
+class Pipe(asyncio.Protocol):
+    """Belongs to the event loop of its first call. Connects with the first call, and anew after each loss."""
+
+    def __init__(self, address: Address, *, host: str, port: int) -> None:
+        self._address = address
+        self._host = host
+        self._port = port
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._transport: asyncio.Transport | None = None
+        self._waiting: deque[tuple[asyncio.Future[Any], float]] = deque()
+        self._reader = _new_reader()
+        self._connecting: asyncio.Task[None] | None = None
+        self._watch: asyncio.TimerHandle | None = None
+        self._ready = False
+        self._closed = asyncio.Event()
+
+    async def ask(self, commands: Sequence[bytes]) -> list[Any]:
+        """Their answers, in one round trip. Lost, NoAnswer after the address's timeout, the server's errors, OSError
+        where it cannot be reached: the first of any."""
+        if not self._usable:
+            await self._connected()
+        if len(commands) == 1:
+            return [await self._send(commands[0])]
+        return await asyncio.gather(*[self._send(command) for command in commands])
+
+    async def close(self) -> None:
+        connecting, transport = self._connecting, self._transport
+        if connecting is not None:
+            connecting.cancel()
+            await asyncio.wait([connecting])
+        if transport is not None:
+            transport.abort()
+            await self._closed.wait()
+        if self._watch is not None:
+            self._watch.cancel()
+            self._watch = None
+
+    # --- asyncio.Protocol ---
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)
+        self._reader = _new_reader()
+        self._closed.clear()
+
+    def data_received(self, data: bytes) -> None:
+        reader = self._reader
+        try:
+            reader.feed(data)
+            while (answer := reader.gets()) is not _INCOMPLETE:
+                future, _ = self._waiting.popleft()
+                if future.done():  # its caller was cancelled
+                    continue
+                if isinstance(answer, RedisError):
+                    future.set_exception(answer)
+                else:
+                    future.set_result(answer)
+        except (hiredis.ProtocolError, IndexError):  # not Redis, or an answer that nobody waits for
+            self._fail(Lost("the server sent what is no answer"))
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self._transport = None
+        self._fail(Lost("the connection was lost" if error is None else f"the connection was lost: {error}"))
+        self._closed.set()
+
+    # --- what it does ---
+
+    @property
+    def _usable(self) -> bool:
+        return self._ready and self._transport is not None and not self._transport.is_closing()
+
+    def _send(self, command: bytes) -> asyncio.Future[Any]:
+        loop, transport = self._loop, self._transport
+        if loop is None or transport is None or transport.is_closing():
+            raise Lost("the connection was lost before the call was written")
+        future: asyncio.Future[Any] = loop.create_future()
+        due = loop.time() + self._address.timeout
+        self._waiting.append((future, due))
+        if self._watch is None:
+            self._watch = loop.call_at(due, self._overdue)
+        transport.write(command)
+        return future
+
+    def _overdue(self) -> None:
+        """The timer is that of the oldest call when it was set; most of the time that one has long been answered."""
+        self._watch = None
+        if self._loop is None or not self._waiting:
+            return
+        due = self._waiting[0][1]
+        if due > self._loop.time():
+            self._watch = self._loop.call_at(due, self._overdue)
+        else:
+            self._fail(NoAnswer(f"no answer within {self._address.timeout:g} s"))
+
+    def _fail(self, error: RedisError) -> None:
+        self._ready = False
+        waiting, self._waiting = self._waiting, deque()
+        for future, _ in waiting:
+            if not future.done():
+                future.set_exception(error)
+        if self._transport is not None:
+            self._transport.abort()
+
+    async def _connected(self) -> None:
+        """One attempt for all who wait."""
+        if self._connecting is None:
+            self._connecting = asyncio.get_running_loop().create_task(self._connect())
+            self._connecting.add_done_callback(self._attempted)
+        await asyncio.shield(self._connecting)
+
+    def _attempted(self, attempt: asyncio.Task[None]) -> None:
+        self._connecting = None
+        if not attempt.cancelled():
+            attempt.exception()  # told to those who wait for it, if anybody still does
+
+    async def _connect(self) -> None:
+        address, self._loop = self._address, asyncio.get_running_loop()
+        if self._transport is not None:  # it is closing
+            await self._closed.wait()
+        async with asyncio.timeout(address.timeout):
+            await self._loop.create_connection(
+                lambda: self, self._host, self._port, ssl=_context(address) if address.tls else None
+            )
+            if address.password is not None:
+                name = () if address.username is None else (address.username.encode(),)
+                await self._send(encode(b"AUTH", *name, address.password.encode()))
+            if address.database:
+                await self._send(encode(b"SELECT", b"%d" % address.database))
+        self._ready = True
+
+
+def _new_reader() -> hiredis.Reader:
+    return hiredis.Reader(protocolError=hiredis.ProtocolError, replyError=_error, notEnoughData=_INCOMPLETE)
+
+
+def _error(text: str) -> RedisError:
+    return _CODES.get(text.partition(" ")[0], ResponseError)(text)
+
+
+def _context(address: Address) -> ssl.SSLContext:
+    context = ssl.create_default_context(cafile=address.ssl_ca_certs)
+    if address.ssl_certfile is not None:
+        context.load_cert_chain(address.ssl_certfile, address.ssl_keyfile)
+    return context
