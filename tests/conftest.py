@@ -14,7 +14,19 @@ import pytest
 from provision import MONGO, MONGO_REPLICA, RABBITMQ, REDIS, NoServer, Service, provide
 
 TESTS = Path(__file__).parent
-KINDS = {"unit", "path", "contract", "integration", "faults", "simulation", "interop", "model", "house", "bench"}
+KINDS = {
+    "containers",
+    "unit",
+    "path",
+    "contract",
+    "integration",
+    "faults",
+    "simulation",
+    "interop",
+    "model",
+    "house",
+    "bench",
+}
 _used = pytest.StashKey[dict[str, str]]()
 
 

@@ -1,8 +1,7 @@
 """Makes the passwords of this stack, once: a folder for each role, which only that role's containers see.
 
     /secrets/rabbitmq    definitions.json: users with their permissions, policies; erlang-cookie
-    /secrets/redis       users.acl, password
-    /secrets/mongodb     password
+    /secrets/store       password; users.acl for Redis
     /secrets/actors      callboard_broker, callboard_store: settings of Callboard, one file each
     /secrets/intake      the same, of a user that may also answer submissions
     /secrets/producer    callboard_broker: of a user that may publish to callboard.submit and nothing else
@@ -39,21 +38,21 @@ INTAKE_POLICY = {
 def main() -> None:
     passwords = {role: _password(role) for role in PERMISSIONS}
     kind = os.environ.get("CALLBOARD_STORE_KIND", "redis")
-    store_password = _password(kind)
+    store_password = _password("store")
     store = {
-        "redis": f"redis://callboard:{store_password}@redis:6379/0",
-        "mongodb": f"mongodb://callboard:{store_password}@mongodb:27017/callboard?authSource=admin",
+        "redis": f"redis://callboard:{store_password}@store:6379/0",
+        "mongodb": f"mongodb://callboard:{store_password}@store:27017/callboard?authSource=admin",
     }[kind]
     for role, password in passwords.items():
-        _keep(role, "callboard_broker", f"amqp://{role}:{password}@rabbitmq:5672/")
+        _keep(role, "callboard_broker", f"amqp://{role}:{password}@broker:5672/")
         if role != "producer":
             _keep(role, "callboard_store", store)
     _keep("rabbitmq", "definitions.json", json.dumps(_definitions(passwords), indent=2))
-    _keep("rabbitmq", "erlang-cookie", secrets.token_hex(20))
-    if kind == "redis":
-        digest = hashlib.sha256(store_password.encode()).hexdigest()
-        allowed = "~* &* +@all -@admin -@dangerous +info +config|get +keys +client"
-        _keep("redis", "users.acl", f"user default off\nuser callboard on #{digest} {allowed}\n")
+    if not (ROOT / "rabbitmq" / "erlang-cookie").exists():
+        _keep("rabbitmq", "erlang-cookie", secrets.token_hex(20))
+    digest = hashlib.sha256(store_password.encode()).hexdigest()
+    allowed = "~* &* +@all -@admin -@dangerous +info +config|get +client"
+    _keep("store", "users.acl", f"user default off\nuser callboard on #{digest} {allowed}\n")
 
 
 def _password(role: str) -> str:
@@ -67,8 +66,6 @@ def _keep(role: str, name: str, text: str) -> None:
     """Whole or not at all; readable to the container's user, whichever it is: nobody else mounts the folder."""
     path = ROOT / role / name
     if path.exists() and path.read_text() == text:
-        return
-    if path.exists() and name in ("erlang-cookie",):
         return
     fresh = path.with_suffix(".fresh")
     fresh.write_text(text)

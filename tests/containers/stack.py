@@ -1,0 +1,110 @@
+"""A stack of compose/, under a project name and on a port of its own, taken down with all it had at the end."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Self
+from uuid import uuid4
+
+COMPOSE = Path(__file__).parents[2] / "compose"
+ACTORS = ("worker", "delayed-scanner", "repeatable-scheduler", "stalled-recovery", "retention", "intake")
+WAIT_SECONDS = 240.0
+
+
+class StackFailed(Exception):
+    """A command of the stack failed, or what was waited for did not come; says what the containers said last."""
+
+
+def compose_program() -> list[str]:
+    if found := shutil.which("docker-compose"):
+        return [found]
+    return ["docker", "compose"]
+
+
+class Stack:
+    """`services` are those to start, and what they depend on; without them all."""
+
+    def __init__(self, *overrides: str, services: Sequence[str] = ()) -> None:
+        self.project = f"callboard-{uuid4().hex[:8]}"
+        self.services = list(services)
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self.port: int = probe.getsockname()[1]
+        self._files = [
+            argument
+            for name in ("compose.yaml", *(f"compose.{override}.yaml" for override in overrides))
+            for argument in ("-f", str(COMPOSE / name))
+        ]
+
+    def __enter__(self) -> Self:
+        try:
+            self.compose("up", "--detach", *self.services, timeout=600)
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.compose("down", "--volumes", "--timeout", "5", timeout=300)
+
+    def compose(self, *arguments: str, timeout: float = 120.0, check: bool = True) -> str:
+        """Its standard output."""
+        environment = {**os.environ, "CALLBOARD_AMQP_PORT": str(self.port), "DOCKER_BUILDKIT": "0"}
+        command = [*compose_program(), "-p", self.project, *self._files, *arguments]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=timeout, check=False)
+        if check and done.returncode:
+            raise StackFailed(f"{' '.join(arguments)}: {done.returncode}\n{done.stdout[-2000:]}{done.stderr[-4000:]}")
+        return done.stdout
+
+    def containers(self, *services: str) -> list[str]:
+        return self.compose("ps", "--quiet", *services).split()
+
+    def inspect(self, service: str) -> list[dict[str, Any]]:
+        ids = self.containers(service)
+        shown = subprocess.run(["docker", "inspect", *ids], capture_output=True, text=True, timeout=60, check=True)
+        return list(json.loads(shown.stdout))
+
+    def health(self, service: str) -> list[str]:
+        """Of each of its containers: healthy, starting, unhealthy, or the state of one that does not run."""
+        found = []
+        for container in self.inspect(service):
+            state = container["State"]
+            found.append(state["Health"]["Status"] if state["Running"] and "Health" in state else state["Status"])
+        return found
+
+    def wait_healthy(self, services: Sequence[str]) -> None:
+        deadline = time.monotonic() + WAIT_SECONDS
+        while True:
+            states = {service: self.health(service) for service in services}
+            if all(found and set(found) == {"healthy"} for found in states.values()):
+                return
+            if time.monotonic() > deadline:
+                raise StackFailed(f"not healthy: {states}\n{self.compose('logs', '--tail=30', *services)[-6000:]}")
+            time.sleep(1)
+
+    def kill(self, service: str) -> None:
+        """The first process of its container dies of SIGKILL; the restart policy is what brings it back."""
+        for container in self.inspect(service):
+            os.kill(container["State"]["Pid"], signal.SIGKILL)
+
+    def callboard(self, *arguments: str, service: str = "worker", check: bool = True) -> str:
+        return self.compose("exec", "-T", service, "callboard", *arguments, check=check)
+
+    def python(self, code: str, *arguments: str, service: str = "worker") -> str:
+        return self.compose("exec", "-T", service, "python", "-c", code, *arguments, timeout=600)
+
+    def producer_url(self) -> str:
+        """That of the user for foreign producers, as seen from outside."""
+        image = os.environ.get("CALLBOARD_IMAGE", "callboard-sample:local")
+        volume = f"{self.project}_secrets-producer:/secrets:ro"
+        command = ["docker", "run", "--rm", "-v", volume, "--entrypoint", "cat", image, "/secrets/callboard_broker"]
+        kept = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout
+        return kept.replace("@broker:5672", f"@127.0.0.1:{self.port}")

@@ -1,0 +1,123 @@
+"""compose/compose.yaml for real: it comes up, does its work, loses nothing when a container is killed, ends in order.
+
+The tests share one stack and stand in the order in which they need it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from containers.stack import ACTORS, WAIT_SECONDS, Stack, StackFailed
+
+PRODUCERS = Path(__file__).parents[2] / "compose" / "producers"
+IN_FLIGHT = 40
+
+
+def submit(stack: Stack, job_id: str, *arguments: object) -> None:
+    """With the bash producer, which stands outside."""
+    command = [str(PRODUCERS / "submit.sh"), "greetings", job_id, "greet", json.dumps(arguments)]
+    subprocess.run(command, env=environment(stack), check=True, capture_output=True, timeout=60)
+
+
+def environment(stack: Stack) -> dict[str, str]:
+    return {**os.environ, "CALLBOARD_BROKER": stack.producer_url()}
+
+
+def states(stack: Stack, ids: Sequence[str], *, asked: str) -> dict[str, str]:
+    """Of these jobs, as a container of service `asked` sees them."""
+    code = (
+        "import asyncio, json, sys\n"
+        "from callboard import Callboard\n"
+        "async def main():\n"
+        "    async with Callboard() as app:\n"
+        "        queue = app.queue('greetings')\n"
+        "        print(json.dumps({i: await queue.get_job_state(i) for i in json.loads(sys.argv[1])}))\n"
+        "asyncio.run(main())\n"
+    )
+    return dict(json.loads(stack.python(code, json.dumps(ids), service=asked)))
+
+
+def wait_completed(stack: Stack, ids: Sequence[str], *, asked: str = "retention") -> None:
+    deadline = time.monotonic() + WAIT_SECONDS
+    while True:
+        try:
+            found = states(stack, ids, asked=asked)
+        except StackFailed as unavailable:  # a server, or the container that is asked, is just coming back
+            found = {"nothing": str(unavailable)}
+        left = {job: state for job, state in found.items() if state != "completed"}
+        if not left:
+            return
+        if time.monotonic() > deadline:
+            raise StackFailed(f"{len(left)} of {len(ids)} jobs did not complete: {list(left.items())[:5]}")
+        time.sleep(1)
+
+
+def test_containers_are_not_root_and_cannot_write_and_tell_no_password(stack: Stack) -> None:
+    kept = stack.producer_url().split(":")[2].partition("@")[0]
+    for service in ACTORS:
+        (container,) = stack.inspect(service)
+        assert container["Config"]["User"] == "callboard"
+        host = container["HostConfig"]
+        assert host["ReadonlyRootfs"] is True
+        assert host["CapDrop"] == ["ALL"]
+        assert "no-new-privileges:true" in host["SecurityOpt"]
+        assert host["Memory"] > 0
+        assert "://" not in " ".join(container["Config"]["Env"])
+        assert kept not in json.dumps(container)
+
+
+def test_a_job_of_a_node_producer_outside_runs(stack: Stack, tmp_path: Path) -> None:
+    for program in ("node", "npm"):
+        if shutil.which(program) is None:
+            pytest.skip(f"{program} is not installed")
+    folder = tmp_path / "node"
+    shutil.copytree(PRODUCERS / "node", folder, ignore=shutil.ignore_patterns("node_modules"))
+    subprocess.run(["npm", "install", "--no-fund", "--no-audit", "--silent"], cwd=folder, check=True, timeout=180)
+    command = ["node", "submit.js", "greetings", "from-node", "greet", '["node"]']
+    subprocess.run(command, cwd=folder, env=environment(stack), check=True, timeout=60, capture_output=True)
+
+    wait_completed(stack, ["from-node"])
+    shown = json.loads(stack.callboard("jobs", "show", "from-node", "--queue", "greetings", "--json"))
+    assert shown["result"] == "hello node"
+
+
+def test_a_delayed_job_and_a_schedule_run(stack: Stack) -> None:
+    stack.callboard(
+        "enqueue", "greet", "--queue", "greetings", "--args", '["later"]', "--delay", "2", "--job-id", "later"
+    )
+    wait_completed(stack, ["later"])
+
+    deadline = time.monotonic() + WAIT_SECONDS
+    while '"tick"' not in (seen := stack.callboard("jobs", "list", "--queue", "greetings", "--json")):
+        assert time.monotonic() < deadline, seen[-500:]
+        time.sleep(1)
+
+
+@pytest.mark.parametrize("service", [*ACTORS, "rabbitmq", "store"])
+def test_a_killed_container_comes_back_and_nothing_is_lost(stack: Stack, service: str) -> None:
+    ids = [f"{service}-{number}" for number in range(IN_FLIGHT)]
+    for number, job_id in enumerate(ids):
+        if number == IN_FLIGHT // 2:
+            stack.kill(service)
+            if service == "rabbitmq":  # a producer that gets no confirm has to try again
+                stack.wait_healthy([service])
+        submit(stack, job_id, job_id)
+
+    stack.wait_healthy(["rabbitmq", "store", *ACTORS])
+    wait_completed(stack, ids, asked="delayed-scanner" if service == "retention" else "retention")
+
+
+def test_stopping_ends_every_container_in_order(stack: Stack) -> None:
+    stack.compose("stop", timeout=180)
+
+    for service in (*ACTORS, "store", "rabbitmq"):
+        codes = [container["State"]["ExitCode"] for container in stack.inspect(service)]
+        assert codes == [0], service
