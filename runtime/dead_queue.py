@@ -12,20 +12,19 @@ often is therefore published anew before it comes to that.
 from __future__ import annotations
 
 import asyncio
-import hashlib
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
-from datetime import datetime
 from typing import Any
 
 import msgspec
 from msgspec import Struct
 
-from ..brokers.contract import BODY_KEPT, BODY_LIMIT, Broker
+from ..brokers.contract import BODY_KEPT, BODY_LIMIT, Broker, Consumer
 from ..brokers.errors import BrokerError, BrokerUnavailable
 from ..brokers.message import Delivery, Message, Receipt
 from ..brokers.topology import Names
 from .clock import Clock
+from .dead_letter import DeadLetter, Filter, object_of, read_letter, text_of
 from .dead_letters import DETAIL, EXCHANGE, LETTER, PATH, PROPERTIES, REASON, ROUTING_KEY, SIZE, TIME
 from .submission import MESSAGE_ID_HEADER
 from .wire import Ticket, encode
@@ -35,60 +34,12 @@ IDLE_SECONDS = 1.0  # without a further letter: somebody else holds the rest
 WORN = 10  # times a letter went back, after which it is published anew
 WORN_AT_ONCE = 1000
 PASS_LETTERS, PASS_BYTES = 1000, 64 * 1024 * 1024  # held at a time while they are requeued
+PASS_SECONDS = 60.0  # and for how long; RabbitMQ ends a consumer that keeps a delivery for half an hour
 TRIES, TRY_AGAIN_SECONDS = 10, 0.3  # while the retention actor has the queue for itself
+BACK_TRIES, BACK_SECONDS = 100, 0.02  # until what was only looked at is back
 CONFIRM_SECONDS = 10.0
-LAST_MOMENT = 253_402_300_800_000  # the year 10,000, in ms
 
 _ticket = msgspec.json.Decoder(Ticket)
-
-
-class DeadLetter(Struct, frozen=True, kw_only=True):
-    """`at`: ms since the Unix epoch. `body` is what was kept of `size` bytes. `properties`: those it was published
-    with, its headers among them. All of it may be hostile text."""
-
-    id: str
-    reason: str
-    detail: str
-    path: str
-    at: int | None
-    exchange: str
-    routing_key: str
-    size: int
-    body: bytes
-    properties: dict[str, Any]
-    looks: int = 0
-
-    @property
-    def complete(self) -> bool:
-        return len(self.body) == self.size
-
-
-class Filter(Struct, frozen=True, kw_only=True):
-    """All that is given must hold. `older_than`, `newer_than`: ms since the Unix epoch; a letter of an unknown time is
-    neither. `ids` may be the beginnings of ids."""
-
-    ids: tuple[str, ...] = ()
-    reasons: tuple[str, ...] = ()
-    routing_key: str | None = None
-    exchange: str | None = None
-    older_than: int | None = None
-    newer_than: int | None = None
-    containing: str | None = None
-
-    def fits(self, letter: DeadLetter) -> bool:
-        return (
-            (not self.ids or letter.id.startswith(self.ids))
-            and (not self.reasons or letter.reason in self.reasons)
-            and (self.routing_key is None or letter.routing_key == self.routing_key)
-            and (self.exchange is None or letter.exchange == self.exchange)
-            and (self.older_than is None or (letter.at is not None and letter.at < self.older_than))
-            and (self.newer_than is None or (letter.at is not None and letter.at > self.newer_than))
-            and (self.containing is None or self.containing.encode(errors="replace") in letter.body)
-        )
-
-    @property
-    def everything(self) -> bool:
-        return self == Filter()
 
 
 class Requeued(Struct, frozen=True):
@@ -103,27 +54,43 @@ class CannotRequeue(Exception):
 
 
 Visit = Callable[[DeadLetter, Delivery], bool]  # False: enough has been seen
+_Visit = Callable[["_Look", DeadLetter, Delivery], bool]
 
 
 class _Look:
-    def __init__(self, visit: Callable[[Delivery], bool], count: int) -> None:
-        self.seen = 0
+    """`total`: letters that nobody held when it began. `held`: how many came and were not taken away. `worn`: those of
+    them that have come back so often that they need to be published anew."""
+
+    def __init__(self, visit: _Visit, *, total: int, count: int) -> None:
+        self.total = total
+        self.count = count
+        self.held = 0
         self.over = asyncio.Event()
+        self.worn: dict[Delivery, DeadLetter] = {}
         self._visit = visit
-        self._count = count
+        self._seen = 0
 
     def receive(self, delivery: Delivery) -> None:
+        self.held += 1
         if self.over.is_set():
             return  # it goes back when the consumer ends
-        self.seen += 1
-        if not self._visit(delivery) or self.seen >= self._count:
+        self._seen += 1
+        letter = read_letter(delivery)
+        if letter.looks >= WORN and len(self.worn) < WORN_AT_ONCE and delivery.size == len(delivery.body):
+            self.worn[delivery] = letter
+        if not self._visit(self, letter, delivery) or self._seen >= self.count:
             self.over.set()
+
+    def take(self, delivery: Delivery) -> None:
+        delivery.ack()
+        self.worn.pop(delivery, None)
+        self.held -= 1
 
     async def wait(self) -> None:
         """Until everything has come, or nothing more does."""
         seen = -1
-        while seen != self.seen and not self.over.is_set():
-            seen = self.seen
+        while seen != self._seen and not self.over.is_set():
+            seen = self._seen
             try:
                 async with asyncio.timeout(IDLE_SECONDS):
                     await self.over.wait()
@@ -140,60 +107,56 @@ class DeadQueue:
         self._lifetime = lifetime
 
     async def look(self, visit: Visit, *, body_limit: int = BODY_KEPT) -> int:
-        """Show the letters to the visitor, oldest first, at most 50,000; how many there are. BrokerUnavailable."""
-        worn: list[tuple[DeadLetter, Delivery]] = []
-
-        def see(delivery: Delivery) -> bool:
-            letter = read_letter(delivery)
-            if letter.looks >= WORN and len(worn) < WORN_AT_ONCE and delivery.size == len(delivery.body):
-                worn.append((letter, delivery))
-            return visit(letter, delivery)
-
-        async with self._letters(see, body_limit=body_limit) as total:
-            for letter, delivery in worn:
-                if await self._publish(self._anew(letter)):
-                    delivery.ack()
-        return total
+        """Show the letters to the visitor, oldest first, at most 50,000; how many there are. When it returns they are
+        back. BrokerUnavailable."""
+        async with self._letters(lambda _, letter, delivery: visit(letter, delivery), body_limit=body_limit) as look:
+            return look.total
 
     async def delete(self, wanted: Filter, *, limit: int) -> int:
         """Take away up to `limit` letters; how many."""
         deleted = 0
 
-        def see(letter: DeadLetter, delivery: Delivery) -> bool:
+        def see(look: _Look, letter: DeadLetter, delivery: Delivery) -> bool:
             nonlocal deleted
             if wanted.fits(letter):
-                delivery.ack()
+                look.take(delivery)
                 deleted += 1
             return deleted < limit
 
-        await self.look(see)
-        return deleted
+        async with self._letters(see, body_limit=BODY_KEPT):
+            return deleted
 
     async def requeue(self, wanted: Filter, *, limit: int, rate: float) -> Requeued:
-        """Publish up to `limit` letters where they came from, at most `rate` a second."""
+        """Publish up to `limit` letters where they came from, at most `rate` a second. Only those that are there now:
+        what is refused once more comes as a new letter, behind them, and would otherwise go round for ever."""
         sent, refused = 0, dict[str, str]()
-        while sent < limit:
-            found, due = await self._requeue_pass(wanted, limit - sent, rate, refused)
+        there = await self._ready()
+        while sent < min(limit, there):
+            found, due = await self._requeue_pass(
+                wanted, limit=limit - sent, among=there - sent, rate=rate, refused=refused
+            )
             sent += due
             if not found:
                 break
         return Requeued(sent, list(refused.items()))
 
-    async def _requeue_pass(self, wanted: Filter, limit: int, rate: float, refused: dict[str, str]) -> tuple[bool, int]:
+    async def _requeue_pass(
+        self, wanted: Filter, *, limit: int, among: int, rate: float, refused: dict[str, str]
+    ) -> tuple[bool, int]:
         """(whether there may be more, how many were sent)."""
         held: list[tuple[DeadLetter, Delivery]] = []
         room = PASS_BYTES
+        most = min(limit, PASS_LETTERS, max(1, round(rate * PASS_SECONDS)))
 
-        def see(delivery: Delivery) -> bool:
+        def see(_: _Look, letter: DeadLetter, delivery: Delivery) -> bool:
             nonlocal room
-            letter = read_letter(delivery)
             if letter.id not in refused and wanted.fits(letter):
                 held.append((letter, delivery))
                 room -= len(delivery.body)
-            return len(held) < min(limit, PASS_LETTERS) and room > 0
+            return len(held) < most and room > 0
 
         sent = 0
-        async with self._letters(see, body_limit=BODY_LIMIT):
+        async with self._letters(see, body_limit=BODY_LIMIT, among=among) as look:
             next_at = self._clock.elapsed()
             for letter, delivery in held:
                 try:
@@ -203,38 +166,60 @@ class DeadQueue:
                     continue
                 await self._clock.sleep(max(0.0, next_at - self._clock.elapsed()))
                 next_at = max(next_at, self._clock.elapsed() - 1.0) + 1.0 / rate
+                if delivery.lost:
+                    raise BrokerUnavailable("the broker", f"the connection was lost; {sent} were sent")
                 if not await self._publish(message):
                     raise BrokerUnavailable("the broker", f"it did not confirm letter {letter.id}; {sent} were sent")
-                delivery.ack()
+                look.take(delivery)
                 sent += 1
         return bool(held), sent
 
-    @asynccontextmanager
-    async def _letters(self, visit: Callable[[Delivery], bool], *, body_limit: int) -> AsyncIterator[int]:
-        """Within the block, all have been seen and those that are not acked are held; then they go back."""
+    async def _ready(self) -> int:
         depth = await self._broker.depth(self._names.dead)
-        total = 0 if depth is None else depth.ready
-        if not total:
-            yield 0
+        return 0 if depth is None else depth.ready
+
+    @asynccontextmanager
+    async def _letters(self, visit: _Visit, *, body_limit: int, among: int = MOST) -> AsyncIterator[_Look]:
+        """Within the block, the first `among` have been seen and those that are not taken are held; afterwards they are
+        back in the queue."""
+        total = await self._ready()
+        look = _Look(visit, total=total, count=min(total, MOST, among))
+        if not look.count:
+            yield look
             return
-        look = _Look(visit, min(total, MOST))
+        consumer = await self._consume(look, body_limit)
+        try:
+            await look.wait()
+            yield look
+            for delivery, letter in list(look.worn.items()):
+                if await self._publish(self._anew(letter)):
+                    look.take(delivery)
+        finally:
+            await consumer.cancel()
+            with suppress(BrokerUnavailable):
+                await self._until_back(look.held)
+
+    async def _consume(self, look: _Look, body_limit: int) -> Consumer:
         for attempt in range(TRIES):
             try:
-                consumer = await self._broker.consume(
-                    self._names.dead, look.receive, prefetch=min(total, MOST), body_limit=body_limit
+                return await self._broker.consume(
+                    self._names.dead, look.receive, prefetch=look.count, body_limit=body_limit
                 )
-                break
             except BrokerUnavailable:
                 raise
             except BrokerError:
                 if attempt == TRIES - 1:
                     raise
                 await self._clock.sleep(TRY_AGAIN_SECONDS)
-        try:
-            await look.wait()
-            yield total
-        finally:
-            await consumer.cancel()
+        raise AssertionError("the last attempt returned or raised")
+
+    async def _until_back(self, count: int) -> None:
+        """A quorum queue counts what comes back some moments after the consumer's end. Whoever looks again at once
+        would miss it. No longer than 2 s: somebody else may have it by then."""
+        for _ in range(BACK_TRIES):
+            if await self._ready() >= count:
+                return
+            await self._clock.sleep(BACK_SECONDS)
 
     async def _publish(self, message: Message) -> bool:
         (receipt,) = await self._broker.publish([message], timeout=CONFIRM_SECONDS)
@@ -267,6 +252,8 @@ class DeadQueue:
         if not letter.complete:
             raise CannotRequeue(f"only the first {len(letter.body)} of its {letter.size} bytes were kept")
         exchange, body = letter.exchange, letter.body
+        if letter.given_up_in == self._names.intake and exchange:
+            exchange = self._names.submit  # RabbitMQ 3 leaves an exchange that a stranger forged in `x-death`
         if exchange == self._names.jobs:
             with suppress(msgspec.DecodeError, UnicodeDecodeError):  # else it is requeued as it is
                 exchange, body = self._names.submit, _as_submission(_ticket.decode(body))
@@ -277,60 +264,18 @@ class DeadQueue:
         given = letter.properties
         headers = {
             name: value
-            for name, value in _object(given.get("headers")).items()
+            for name, value in object_of(given.get("headers")).items()
             if isinstance(value, str | int) and not name.startswith("x-") and len(name.encode()) < 128
         }
-        headers[MESSAGE_ID_HEADER] = _text(given.get("message_id")) or letter.id
+        headers[MESSAGE_ID_HEADER] = text_of(given.get("message_id")) or letter.id
         return Message(
             exchange=exchange,
             routing_key=letter.routing_key,
             body=body,
             headers=headers,
-            content_type=_text(given.get("content_type")) or "application/json",
-            correlation_id=_text(given.get("correlation_id")) or None,
+            content_type=text_of(given.get("content_type")) or "application/json",
+            correlation_id=text_of(given.get("correlation_id")) or None,
         )
-
-
-def read_letter(delivery: Delivery) -> DeadLetter:
-    """From our own headers, else from those that RabbitMQ adds where it dead-letters by itself."""
-    headers = delivery.headers
-    reason = _text(headers.get(REASON))
-    body = delivery.body
-    if reason:
-        encoded = _text(headers.get(PROPERTIES))
-        exchange, routing_key = _text(headers.get(EXCHANGE)), _text(headers.get(ROUTING_KEY))
-        at, size = _number(headers.get(TIME)), _number(headers.get(SIZE))
-        try:
-            properties = _object(msgspec.json.decode(encoded)) if encoded else {}
-        except msgspec.DecodeError:
-            properties = {}
-    else:
-        death = _first_death(headers)
-        reason = _text(headers.get("x-first-death-reason")) or _text(death.get("reason")) or "unknown"
-        exchange = _text(death.get("exchange"))
-        routing_key, size = delivery.routing_key, delivery.size
-        time = death.get("time")
-        at = round(time.timestamp() * 1000) if isinstance(time, datetime) else None
-        kept = {name: value for name, value in headers.items() if not name.startswith("x-")}
-        properties = {"message_id": delivery.message_id, "content_type": delivery.content_type, "headers": kept}
-    return DeadLetter(
-        id=_text(headers.get(LETTER)) or delivery.message_id or hashlib.sha256(body).hexdigest()[:16],
-        reason=reason,
-        detail=_text(headers.get(DETAIL)),
-        path=_text(headers.get(PATH)),
-        at=at if at is not None and 0 <= at < LAST_MOMENT else None,
-        exchange=exchange,
-        routing_key=routing_key,
-        size=delivery.size if size is None else size,
-        body=body,
-        properties=properties,
-        looks=_number(headers.get("x-delivery-count")) or 0,
-    )
-
-
-def _first_death(headers: dict[str, Any]) -> dict[str, Any]:
-    deaths = headers.get("x-death")
-    return _object(deaths[-1]) if isinstance(deaths, list) and deaths else {}
 
 
 def _as_submission(ticket: Ticket) -> bytes:
@@ -342,15 +287,3 @@ def _as_submission(ticket: Ticket) -> bytes:
     if ticket.timeout is not None:
         members["timeout"] = ticket.timeout / 1000
     return encode(members)
-
-
-def _text(value: object) -> str:
-    return value if isinstance(value, str) else ""
-
-
-def _number(value: object) -> int | None:
-    return value if isinstance(value, int) and not isinstance(value, bool) else None
-
-
-def _object(value: object) -> dict[str, Any]:
-    return value if isinstance(value, dict) else {}

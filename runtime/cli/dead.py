@@ -18,8 +18,9 @@ from ...brokers.contract import BODY_KEPT, BODY_LIMIT
 from ...brokers.message import Delivery
 from ...brokers.topology import Names
 from ..clock import SystemClock
+from ..dead_letter import DeadLetter, Filter
 from ..dead_letters import lifetime
-from ..dead_queue import DeadLetter, DeadQueue, Filter
+from ..dead_queue import DeadQueue
 from ..errors import ConfigurationError
 from ..registry import make_broker
 from ..settings import load_settings

@@ -11,7 +11,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from ..dead_queue import DeadLetter
+from ..dead_letter import DeadLetter
 from .job_page import span
 from .screen import printable, safe, table
 

@@ -24,7 +24,8 @@ from callboard.brokers.message import Delivery
 from callboard.brokers.rabbitmq import RabbitMQBroker
 from callboard.metadata.job import Job, State
 from callboard.runtime.clock import SystemClock
-from callboard.runtime.dead_queue import DeadLetter, DeadQueue
+from callboard.runtime.dead_letter import DeadLetter
+from callboard.runtime.dead_queue import DeadQueue
 from faults.fleet import CONNECTED, SERVES, actor
 from faults.scene import SETTINGS, Scene
 from faults.workload import APP, QUEUES

@@ -17,7 +17,8 @@ from callboard.brokers.message import Delivery
 from callboard.brokers.rabbitmq import RabbitMQBroker
 from callboard.brokers.topology import Names
 from callboard.runtime.clock import SystemClock
-from callboard.runtime.dead_queue import DeadLetter, DeadQueue
+from callboard.runtime.dead_letter import DeadLetter
+from callboard.runtime.dead_queue import DeadQueue
 from servers import ProgramMissing, RabbitMQServer
 
 PROTOCOL = Path(__file__).parents[2] / "PROTOCOL.md"

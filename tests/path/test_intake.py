@@ -15,12 +15,13 @@ from callboard.brokers.message import Delivery, Message, Receipt
 from callboard.brokers.topology import Queue, Topology
 from callboard.metadata.contract import Inspection
 from callboard.runtime.clock import SystemClock
-from callboard.runtime.dead_queue import DeadLetter, DeadQueue, Filter
+from callboard.runtime.dead_letter import DeadLetter, Filter
+from callboard.runtime.dead_queue import DeadQueue
 from callboard.runtime.testing import running
 from callboard.runtime.wire import decode_body
 from path.place import Place
 
-PATIENCE_SECONDS = 5.0
+PATIENCE_SECONDS = 60.0
 
 
 class Stranger:
@@ -101,7 +102,7 @@ async def test_a_submission_becomes_a_job_that_runs(app: Callboard, stranger: St
     reply = await stranger.ask({"task": "add", "args": [1], "kwargs": {"b": 2}, "id": "one"})
 
     assert reply == {"ok": True, "jobs": [{"id": "one", "status": "created"}]}
-    assert await app.queue("emails").handle("one").result(5) == 3
+    assert await app.queue("emails").handle("one").result(PATIENCE_SECONDS) == 3
 
 
 async def test_the_same_id_is_the_same_job(app: Callboard, stranger: Stranger) -> None:
@@ -109,7 +110,7 @@ async def test_the_same_id_is_the_same_job(app: Callboard, stranger: Stranger) -
     again = await stranger.ask({"task": "add", "args": [7], "id": "one"})
 
     assert again == {"ok": True, "jobs": [{"id": "one", "status": "existing"}]}
-    assert await app.queue("emails").handle("one").result(5) == 2
+    assert await app.queue("emails").handle("one").result(PATIENCE_SECONDS) == 2
 
 
 async def test_without_an_id_the_message_id_counts_and_for_arrays_its_number_too(stranger: Stranger) -> None:
@@ -145,7 +146,7 @@ async def test_every_member_is_found_on_the_record(app: Callboard, stranger: Str
 @pytest.mark.parametrize("run_at", ["2020-01-31T09:00:00Z", "2020-01-31t09:00:00.123456789+02:00", 1_580_000_000.5])
 async def test_a_moment_is_unix_seconds_or_rfc_3339(app: Callboard, stranger: Stranger, run_at: object) -> None:
     await stranger.ask({"task": "add", "args": [1], "id": "past", "run_at": run_at})
-    assert await app.queue("emails").handle("past").result(5) == 2
+    assert await app.queue("emails").handle("past").result(PATIENCE_SECONDS) == 2
 
 
 async def test_of_an_array_the_good_jobs_run_and_the_others_are_put_aside(app: Callboard, stranger: Stranger) -> None:
@@ -157,7 +158,7 @@ async def test_of_an_array_the_good_jobs_run_and_the_others_are_put_aside(app: C
     assert [job["status"] for job in reply["jobs"]] == ["created", "refused", "refused", "created"]
     assert reply["error"] == reply["jobs"][1]["error"]
     assert (reply["error"]["code"], reply["error"]["path"]) == ("invalid-member", "/1/retries")
-    assert [await app.queue("emails").handle(name).result(5) for name in ("a", "d")] == [2, 3]
+    assert [await app.queue("emails").handle(name).result(PATIENCE_SECONDS) for name in ("a", "d")] == [2, 3]
     letters = await stranger.letters(2)
     assert [(one.body, one.path) for one in letters] == [
         (bad, "/1/retries"),
@@ -231,7 +232,7 @@ async def test_json_may_be_called_json_or_nothing(stranger: Stranger, content_ty
 async def test_an_empty_routing_key_lets_the_body_say_the_queue(app: Callboard, stranger: Stranger) -> None:
     reply = await stranger.ask([{"task": "add", "args": [1], "queue": "emails", "id": "a"}], routing_key="")
     assert reply["ok"] is True
-    assert await app.queue("emails").handle("a").result(5) == 2
+    assert await app.queue("emails").handle("a").result(PATIENCE_SECONDS) == 2
 
 
 async def test_a_routing_key_that_names_no_queue_is_refused(stranger: Stranger) -> None:
@@ -256,7 +257,7 @@ async def test_nothing_is_published_to_a_queue_that_a_stranger_may_not_name(
         await stranger.submit({"task": "add", "args": [1]}, reply_to=reply_to)
     await stranger.ask({"task": "add", "args": [1], "id": "last"})
 
-    assert await app.queue("emails").handle("last").result(5) == 2
+    assert await app.queue("emails").handle("last").result(PATIENCE_SECONDS) == 2
     for name in (mine, stranger.names.dead):
         depth = await stranger.broker.depth(name)
         assert depth is not None
@@ -281,6 +282,18 @@ async def test_a_requeued_letter_comes_as_it_was_and_under_its_id(app: Callboard
     assert (await stranger.dead.requeue(Filter(reasons=("content-type",)), limit=10, rate=1000)).sent == 1
     (letter,) = await stranger.letters(1)  # its content type has not changed
     assert (letter.reason, letter.properties["message_id"]) == ("content-type", "late-1")
+
+
+async def test_what_is_refused_again_is_requeued_once(stranger: Stranger) -> None:
+    for number in range(3):
+        await stranger.submit(b"%d" % number)
+    before = {letter.id for letter in await stranger.letters(3)}
+    # Slower than the intake, which puts each aside again while the next one waits.
+    done = await stranger.dead.requeue(Filter(reasons=("wrong-type",)), limit=10, rate=10)
+
+    after = await stranger.letters(3)
+    assert (done.sent, sorted(letter.body for letter in after)) == (3, [b"0", b"1", b"2"])
+    assert before.isdisjoint(letter.id for letter in after)
 
 
 async def test_looking_takes_nothing_away(stranger: Stranger) -> None:
