@@ -88,7 +88,8 @@ class Ticket(Struct, frozen=True):
 class Verdict(StrEnum):
     """A claim's answer. Only CLAIMED starts a run; MINE starts one unless this boot already started that dispatch.
 
-    Every answer but UNKNOWN means that the ticket may be acked: another waker holds the job, or it needs none.
+    Every answer but UNKNOWN and ALONE means that the ticket may be acked: another waker holds the job, or it needs
+    none.
     """
 
     CLAIMED = "claimed"
@@ -102,6 +103,7 @@ class Verdict(StrEnum):
     EXPIRED = "expired"  # its `expires_at` has passed: this claim made it final
     PAUSED = "paused"  # the queue is paused: now held, dispatch + 1
     NOT_DUE = "not-due"  # delayed, and its time has not come: the scanner will send it
+    ALONE = "alone"  # to be run alone, so left as it was: claim it without `alone_from` when nothing else runs
     DEAD = "dead"  # the claimer's boot was declared dead or has no row in this queue: take a new boot id
 
 
@@ -155,7 +157,8 @@ class Finish(StrEnum):
 
 
 class Finished(Struct, frozen=True):
-    """`state`, `dispatch`: the record's after the call; None and 0 where there is no record.
+    """`state`, `dispatch`: the record's after the call; None and 0 where there is no record. `owner`: where REFUSED,
+    the boot id that runs the job now, or that ended it; None where that is nobody or not known any more.
 
     state WAITING with DONE: the caller publishes that dispatch."""
 
@@ -163,6 +166,7 @@ class Finished(Struct, frozen=True):
     finish: Finish
     state: State | None
     dispatch: int
+    owner: str | None = None
 
 
 class Cancel(StrEnum):
@@ -209,7 +213,14 @@ class Jobs(Protocol):
         ...
 
     async def claim(
-        self, queue: str, owner: str, tickets: Sequence[Ticket], *, now: int, keep_expired: Keep
+        self,
+        queue: str,
+        owner: str,
+        tickets: Sequence[Ticket],
+        *,
+        now: int,
+        keep_expired: Keep,
+        alone_from: int | None = None,
     ) -> Sequence[Claimed]:
         """Take jobs for `owner`, whose row in this queue must be alive (`Workers.heartbeat`).
 
@@ -218,9 +229,10 @@ class Jobs(Protocol):
         than the record's -> STALE; final -> FINAL or AHEAD; active at this dispatch by `owner` -> MINE; active at this
         or a newer dispatch -> TAKEN; waiting, delayed or waiting-children at a newer dispatch -> STALE; delayed at this
         dispatch, or with run_at to come -> NOT_DUE; past expires_at and never run -> EXPIRED, final, deduplication
-        freed; queue paused -> PAUSED: held, at a dispatch above its own and the ticket's; else claimed: active at the
-        ticket's dispatch, owner, attempts + 1, fence = max(fence + 1, store's clock in ms), every waker index replaced
-        by the owner's. A delayed job is claimed only by a ticket of a higher dispatch than its own.
+        freed; queue paused -> PAUSED: held, at a dispatch above its own and the ticket's; stalled >= `alone_from`
+        (None: no such rule) -> ALONE, and the record is left as it was; else claimed: active at the ticket's dispatch,
+        owner, attempts + 1, fence = max(fence + 1, store's clock in ms), every waker index replaced by the owner's. A
+        delayed job is claimed only by a ticket of a higher dispatch than its own.
 
         A job claimed while `sent` moves the watermark of its (queue, priority) to its `sent_at` if that is later.
         """

@@ -48,14 +48,23 @@ class MemoryJobs:
                 data.sent_now(record, now)
 
     async def claim(
-        self, queue: str, owner: str, tickets: Sequence[Ticket], *, now: int, keep_expired: Keep
+        self,
+        queue: str,
+        owner: str,
+        tickets: Sequence[Ticket],
+        *,
+        now: int,
+        keep_expired: Keep,
+        alone_from: int | None = None,
     ) -> Sequence[Claimed]:
         data = self._queues[queue]
         if not data.alive(owner):
             return [Claimed(ticket.id, Verdict.DEAD) for ticket in tickets]
-        return [self._claim(data, owner, ticket, now, keep_expired) for ticket in tickets]
+        return [self._claim(data, owner, ticket, now, keep_expired, alone_from) for ticket in tickets]
 
-    def _claim(self, data: QueueData, owner: str, ticket: Ticket, now: int, keep_expired: Keep) -> Claimed:
+    def _claim(
+        self, data: QueueData, owner: str, ticket: Ticket, now: int, keep_expired: Keep, alone_from: int | None
+    ) -> Claimed:
         record = data.records.get(ticket.id)
         if record is None:
             if ticket.id in data.tombstones:
@@ -75,6 +84,8 @@ class MemoryJobs:
             data.hold(record, dispatch=ticket.dispatch + 1, now=now)
             return Claimed(ticket.id, Verdict.PAUSED)
         if record.sent_at is not None and record.sent_at > data.watermarks.get(record.priority, -1):
+        if alone_from is not None and record.stalled >= alone_from:
+            return Claimed(ticket.id, Verdict.ALONE)
             data.watermarks[record.priority] = record.sent_at
         data.activate(record, owner=owner, dispatch=ticket.dispatch, now=now)
         record.attempts += 1
@@ -93,8 +104,9 @@ class MemoryJobs:
             known = data.buried.get(outcome.id)
             return Finished(outcome.id, Finish.RECORDED if known == fence else Finish.REFUSED, None, 0)
         if not _holds(data, record, outcome.dispatch, outcome.owner):
-            answer = Finish.RECORDED if record.last_fence == fence else Finish.REFUSED
-            return Finished(record.id, answer, record.state, record.dispatch)
+            if record.last_fence == fence:
+                return Finished(record.id, Finish.RECORDED, record.state, record.dispatch)
+            return Finished(record.id, Finish.REFUSED, record.state, record.dispatch, _other(record, outcome.owner))
         ending = outcome.ending
         record.last_fence = fence
         record.remember(outcome.history)
@@ -269,6 +281,14 @@ def _cancel(data: QueueData, id: str, now: int, keep: Keep) -> Cancelled:
         data.end(record, State.CANCELLED, now=now, keep=keep)
     answer = Cancel.CANCELLED if record.state is State.CANCELLED else Cancel.FINAL
     return Cancelled(id, answer, record.state)
+def _other(record: Record, owner: str) -> str | None:
+    """Who runs the job now, or has ended it, if that is not `owner`."""
+    other = record.owner
+    if record.state in FINAL and record.last_fence is not None:
+        other = record.last_fence.owner
+    return None if other == owner else other
+
+
 
 
 def _retry(data: QueueData, id: str, now: int, grace: int) -> Ready | State | None:

@@ -14,7 +14,14 @@ from .work import Work, settle
 
 
 async def claim(
-    connection: MongoConnection, queue: str, owner: str, tickets: Sequence[Ticket], *, now: int, keep_expired: Keep
+    connection: MongoConnection,
+    queue: str,
+    owner: str,
+    tickets: Sequence[Ticket],
+    *,
+    now: int,
+    keep_expired: Keep,
+    alone_from: int | None = None,
 ) -> list[Claimed]:
     if not tickets:
         return []
@@ -41,13 +48,23 @@ async def claim(
             clock=work.clock,
             paused="paused" in work.others.get(about, ()),
             keep_expired=keep_expired,
+            alone_from=alone_from,
         )
 
     return await settle(connection, tickets, load, decide)
 
 
 def _decide(
-    work: Work, queue: str, owner: str, ticket: Ticket, *, now: int, clock: int, paused: bool, keep_expired: Keep
+    work: Work,
+    queue: str,
+    owner: str,
+    ticket: Ticket,
+    *,
+    now: int,
+    clock: int,
+    paused: bool,
+    keep_expired: Keep,
+    alone_from: int | None,
 ) -> Claimed:
     name, due_by = job_name(queue, ticket.id), min(now, clock)
     record = work.find(name)
@@ -78,6 +95,8 @@ def _decide(
     if paused:
         record.hold(dispatch=ticket.dispatch + 1, now=now)
         return Claimed(ticket.id, Verdict.PAUSED)
+    if alone_from is not None and record.stalled >= alone_from:
+        return Claimed(ticket.id, Verdict.ALONE)
     if record.sent_at is not None:
         work.mark(queue, record.priority, record.sent_at)
     record.activate(owner=owner, dispatch=ticket.dispatch, now=now, clock=clock)

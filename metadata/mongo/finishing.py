@@ -78,7 +78,8 @@ def _decide(work: Work, queue: str, record: Record | None, outcome: Outcome, *, 
         answer = Finish.RECORDED if record.last_finish == fence else Finish.REFUSED
         if not record.exists:
             return Finished(outcome.id, answer, None, 0)
-        return Finished(outcome.id, answer, record.job_state, record.dispatch)
+        other = _other(record, outcome.owner) if answer is Finish.REFUSED else None
+        return Finished(outcome.id, answer, record.job_state, record.dispatch, other)
     ending = outcome.ending
     record.last_finish = fence
     record.remember(outcome.history)
@@ -102,6 +103,14 @@ def _decide(work: Work, queue: str, record: Record | None, outcome: Outcome, *, 
     else:
         record.wait(dispatch=record.dispatch + 1, due=now + grace, now=now)
     return Finished(outcome.id, Finish.DONE, record.job_state, record.dispatch)
+
+
+def _other(record: Record, owner: str) -> str | None:
+    """Who runs the job now, or has ended it, if that is not `owner`."""
+    other = record.owner
+    if record.final and record.last_finish is not None:
+        other = record.last_finish.split(":", 2)[2]
+    return None if other == owner else other
 
 
 def holds(record: Record, dispatch: int, owner: str) -> bool:

@@ -50,9 +50,18 @@ class MongoJobs:
         await self._connection.write(statements)
 
     async def claim(
-        self, queue: str, owner: str, tickets: Sequence[Ticket], *, now: int, keep_expired: Keep
+        self,
+        queue: str,
+        owner: str,
+        tickets: Sequence[Ticket],
+        *,
+        now: int,
+        keep_expired: Keep,
+        alone_from: int | None = None,
     ) -> Sequence[Claimed]:
-        return await claim(self._connection, queue, owner, tickets, now=now, keep_expired=keep_expired)
+        return await claim(
+            self._connection, queue, owner, tickets, now=now, keep_expired=keep_expired, alone_from=alone_from
+        )
 
     async def finish(self, queue: str, outcomes: Sequence[Outcome], *, now: int, grace: int) -> Sequence[Finished]:
         return await finish(self._connection, queue, outcomes, now=now, grace=grace)

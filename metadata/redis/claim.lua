@@ -1,6 +1,6 @@
--- {now, owner, keep_expired, {{id, dispatch, created_at or nil, job or nil}, ...}} -> {verdict, fence, attempt, failures, stalled,
--- parked_at or '', ...}; or the one string 'dead'.
-local now, owner, keep, tickets = input[1], input[2], input[3], input[4]
+-- {now, owner, keep_expired, {{id, dispatch, created_at or nil, job or nil}, ...}, alone_from or nil} -> {verdict, fence, attempt,
+-- failures, stalled, parked_at or '', ...}; or the one string 'dead'.
+local now, owner, keep, tickets, alone_from = input[1], input[2], input[3], input[4], input[5]
 if redis.call('HEXISTS', prefix .. 'beats', owner) == 0 or redis.call('ZSCORE', prefix .. 'dead', owner) then
   return 'dead'
 end
@@ -78,6 +78,7 @@ local function claim(id, dispatch, created_at, job)
     park_for_pause(id, record, dispatch)
     return 'paused'
   end
+  if alone_from and record[STALLED] >= alone_from then return 'alone' end
   activate(id, record, dispatch)
   return 'claimed'
 end

@@ -1,5 +1,5 @@
 -- {now, grace, {{id, dispatch, owner, ending, result, error, history, run_at, keep}, ...}} -> {finish, state or '',
--- dispatch, ...}
+-- dispatch, other owner or '', ...}
 local now, grace, outcomes = input[1], input[2], input[3]
 local due_by = math.min(now, store_clock())
 local ENDED = {completed = true, failed = true, cancelled = true}
@@ -38,14 +38,22 @@ local function finish(id, dispatch, owner, ending, outcome)
   return 'done'
 end
 
+-- Who runs the job now, or has ended it, if that is not `owner`.
+local function other(record, owner)
+  local found = record[OWNER]
+  if FINAL[record[STATE]] and record[LAST_FINISH] then found = string.match(record[LAST_FINISH], '^%d+:[^:]*:(.*)$') end
+  return found and found ~= owner and found or ''
+end
+
 load_first_of(outcomes)
 local answer = {}
 for i, outcome in ipairs(outcomes) do
-  local id, at = outcome[1], i * 3
-  answer[at - 2] = finish(id, outcome[2], outcome[3], outcome[4], outcome)
+  local id, at = outcome[1], i * 4
+  answer[at - 3] = finish(id, outcome[2], outcome[3], outcome[4], outcome)
   local record = records[id]
-  answer[at - 1] = record and record[STATE] or ''
-  answer[at] = record and record[DISPATCH] or 0
+  answer[at - 2] = record and record[STATE] or ''
+  answer[at - 1] = record and record[DISPATCH] or 0
+  answer[at] = record and answer[at - 3] == 'refused' and other(record, outcome[3]) or ''
 end
 trim_grown(2 * #outcomes, now)
 flush()

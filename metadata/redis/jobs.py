@@ -59,7 +59,14 @@ class RedisJobs:
         await self._connection.run_each("published", [(queue, (now, ours)) for queue, ours in tickets.items()])
 
     async def claim(
-        self, queue: str, owner: str, tickets: Sequence[Ticket], *, now: int, keep_expired: Keep
+        self,
+        queue: str,
+        owner: str,
+        tickets: Sequence[Ticket],
+        *,
+        now: int,
+        keep_expired: Keep,
+        alone_from: int | None = None,
     ) -> Sequence[Claimed]:
         if not tickets:
             return []
@@ -67,7 +74,7 @@ class RedisJobs:
             (ticket.id, ticket.dispatch, ticket.created_at, None if ticket.adopt is None else job_row(ticket.adopt))
             for ticket in tickets
         ]
-        rows = await self._connection.run("claim", queue, (now, owner, keep_row(keep_expired), entries))
+        rows = await self._connection.run("claim", queue, (now, owner, keep_row(keep_expired), entries, alone_from))
         if rows == b"dead":
             return [Claimed(ticket.id, Verdict.DEAD) for ticket in tickets]
         claimed = []
@@ -96,8 +103,14 @@ class RedisJobs:
         ]
         rows = await self._connection.run("finish", queue, (now, grace, entries))
         return [
-            Finished(outcome.id, _FINISHES[rows[at]], STATES.get(rows[at + 1]), rows[at + 2])
-            for outcome, at in zip(outcomes, range(0, len(rows), 3), strict=True)
+            Finished(
+                outcome.id,
+                _FINISHES[rows[at]],
+                STATES.get(rows[at + 1]),
+                rows[at + 2],
+                rows[at + 3].decode() if rows[at + 3] else None,
+            )
+            for outcome, at in zip(outcomes, range(0, len(rows), 4), strict=True)
         ]
 
     async def progress(self, queue: str, id: str, *, dispatch: int, owner: str, value: bytes) -> bool:

@@ -6,7 +6,7 @@ import asyncio
 
 from ...metadata.contract import Admission, Ending, Store, Ticket, Verdict
 from ...metadata.job import Deduplication, Keep, Outbox, State
-from .store_scene import GRACE, OTHER, QUEUE, Scene, StoreSuite
+from .store_scene import BOOT, GRACE, OTHER, QUEUE, Scene, StoreSuite
 
 
 class ClaimConformance(StoreSuite):
@@ -296,3 +296,57 @@ class ClaimConformance(StoreSuite):
         won = [getattr(answer, "verdict", None) is Verdict.CLAIMED for answer in answers[::2]]
         assert [state is State.ACTIVE for state in states] == won
         assert all(state in (State.ACTIVE, State.CANCELLED) for state in states)
+
+    # -- ALONE -----------------------------------------------------------------------------------------------------
+
+    async def _lost(self, scene: Scene, times: int, *, paused: bool = False) -> None:
+        """A job that so many workers have lost, waiting at dispatch `times` + 1; and one more worker, who is alive."""
+        await scene.add("job")
+        for number in range(times):
+            boot = f"lost-{number}"
+            await scene.beat(boot)
+            assert (await scene.claim("job", number + 1, owner=boot)).verdict is Verdict.CLAIMED
+            await scene.lose(boot)
+            await scene.stalled(boot, max_stalled=times)
+        await scene.beat()
+        if paused:
+            await scene.control.pause(QUEUE)
+
+    async def _claim_in_company(self, scene: Scene, *tickets: Ticket, alone_from: int) -> list[Verdict]:
+        answers = await scene.jobs.claim(
+            QUEUE, BOOT, tickets, now=scene.now, keep_expired=Keep(), alone_from=alone_from
+        )
+        return [answer.verdict for answer in answers]
+
+    async def test_a_job_that_was_lost_too_often_is_not_claimed_in_company(self, scene: Scene) -> None:
+        await self._lost(scene, 2)
+        before = await scene.job()
+        assert await self._claim_in_company(scene, Ticket("job", 3), alone_from=2) == [Verdict.ALONE]
+        assert await scene.job() == before
+        assert (await scene.claim("job", 3)).verdict is Verdict.CLAIMED
+
+    async def test_a_job_that_was_lost_less_often_is_claimed_in_company(self, scene: Scene) -> None:
+        await self._lost(scene, 1)
+        assert await self._claim_in_company(scene, Ticket("job", 2), alone_from=2) == [Verdict.CLAIMED]
+
+    async def test_a_job_that_is_to_be_alone_keeps_its_neighbours_in_the_batch_from_nothing(self, scene: Scene) -> None:
+        await self._lost(scene, 1)
+        await scene.add("other")
+        tickets = Ticket("job", 2), Ticket("other", 1)
+        assert await self._claim_in_company(scene, *tickets, alone_from=1) == [Verdict.ALONE, Verdict.CLAIMED]
+
+    async def test_a_claim_whose_answer_was_lost_is_mine_whatever_the_job_has_lost(self, scene: Scene) -> None:
+        await self._lost(scene, 1)
+        await scene.claim("job", 2)
+        assert await self._claim_in_company(scene, Ticket("job", 2), alone_from=1) == [Verdict.MINE]
+
+    async def test_a_pause_holds_a_job_that_is_to_be_alone(self, scene: Scene) -> None:
+        await self._lost(scene, 1, paused=True)
+        assert await self._claim_in_company(scene, Ticket("job", 2), alone_from=1) == [Verdict.PAUSED]
+
+    async def test_a_retry_by_hand_lets_a_job_have_company_again(self, scene: Scene) -> None:
+        await self._lost(scene, 1)
+        await scene.claim("job", 2)
+        await scene.finish("job", Ending.FAILED, dispatch=2)
+        await scene.jobs.retry(QUEUE, ["job"], now=scene.now, grace=GRACE)
+        assert await self._claim_in_company(scene, Ticket("job", 3), alone_from=1) == [Verdict.CLAIMED]

@@ -194,6 +194,19 @@ class FinishConformance(StoreSuite):
         await scene.lose()
         assert (await scene.finish("job")).finish is Finish.RECORDED
 
+    async def test_a_refused_finish_is_told_who_runs_the_job_now_and_who_has_ended_it(self, scene: Scene) -> None:
+        await scene.start("job")
+        await scene.lose()
+        assert (await scene.finish("job")).owner is None  # nobody else has it yet
+        await scene.stalled()
+        assert (await scene.finish("job")).owner is None
+        await scene.beat(OTHER)
+        await scene.claim("job", 2, owner=OTHER)
+        assert (await scene.finish("job")).owner == OTHER
+        assert (await scene.finish("job", dispatch=2, owner=OTHER)).owner is None
+        assert (await scene.finish("job")).owner == OTHER
+        assert (await scene.finish("job", dispatch=2, owner=OTHER)).owner is None
+
     async def test_a_refused_outcome_affects_only_itself(self, scene: Scene) -> None:
         await scene.start("good")
         await scene.start("bad")
