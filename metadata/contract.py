@@ -7,8 +7,8 @@ A store is an object that is opened, asked for capabilities, and closed. Rules t
   that its entries would give one at a time, in order; an empty batch makes no trip; a bad entry affects only itself.
 - It may be repeated. A driver or a caller that lost the reply calls again with the same arguments: the state is that of
   one execution, and the answer is the same, or one that says that it was done before (MINE, STALE, FINAL, RECORDED; of
-  `retry` the state, of `release` False; of a REPLACED enqueue CREATED). The `take_...` operations answer a repeat with
-  rows not yet taken.
+  `retry` and `reschedule` the state, of `release` and `Delays.remove` False; of a REPLACED enqueue CREATED). The
+  `take_...` operations answer a repeat with rows not yet taken.
 - `now` is the caller's clock in ms since the Unix epoch. Where an operation makes something due, the earlier of `now`
   and the store's own clock counts, so that neither clock's jump runs a job early. Deduplication windows and ages go
   by `now` or by that same earlier clock.
@@ -289,10 +289,32 @@ class Due(Struct, frozen=True):
     gap: int = 0
 
 
+class Delay(Struct, frozen=True):
+    """A delayed job, and when it is to be due from now on; None: at once."""
+
+    id: str
+    run_at: int | None
+
+
 @runtime_checkable
 class Delays(Protocol):
+    """Each operation changes a job only while it is delayed: of those that meet, the first one counts."""
+
     async def take_due(self, queues: Sequence[str], *, now: int, grace: int, limit: int) -> Due:
         """Up to `limit` jobs per queue with run_at <= min(now, store clock): waiting, dispatch + 1, outbox due."""
+        ...
+
+    async def reschedule(
+        self, queue: str, delays: Sequence[Delay], *, now: int, grace: int
+    ) -> Sequence[Ready | State | None]:
+        """Change when delayed jobs are due: delayed until `run_at`; or, where that is no later than min(now, store
+        clock) or None, waiting, dispatch + 1, outbox due at now + grace, and the caller publishes it.
+
+        A state in the answer: DELAYED, it is due at `run_at` now; another one, it was left alone. None: unknown."""
+        ...
+
+    async def remove(self, queue: str, ids: Sequence[str], *, now: int) -> Sequence[bool]:
+        """Forget delayed jobs, as by `Jobs.remove`. False: it is not delayed, or not any more."""
         ...
 
 

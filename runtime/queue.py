@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import msgspec
 
-from ..metadata.contract import Cancel, Deduplicating, Jobs, QueueControl, Ready, Removal
+from ..metadata.contract import Cancel, Deduplicating, Delay, Delays, Jobs, QueueControl, Ready, Removal
 from ..metadata.job import Job, State
 from ..metadata.schedules import Schedules
 from .duration import Duration, seconds_to_ms
@@ -287,7 +287,25 @@ class Queue(InspectedQueue, RepeatableQueue):
         return [delayed_view(job) for job in await self._all(State.DELAYED)]
 
     async def remove_delayed(self, job_id: str) -> bool:
-        return await self.get_job_state(job_id) is State.DELAYED and await self.remove_job(job_id)
+        """Forget a job that is delayed. False: it is not, or its time has come."""
+        (removed,) = await self._delays.remove(self.name, [job_id], now=self.app.clock.now())
+        return removed
+
+    async def reschedule_delayed(
+        self, job_id: str, *, delay: Duration | None = None, run_at: datetime | float | None = None
+    ) -> bool:
+        """Make a delayed job due `delay` seconds from now, or at the moment `run_at`. False: it is not delayed, or its
+        time has come. Raises InvalidJob unless one of the two is given."""
+        wanted = CallOptions.parse(delay=delay, run_at=run_at)
+        if wanted.delay_ms is not None:
+            return await self._due_at(job_id, self.app.clock.now() + wanted.delay_ms)
+        if wanted.run_at is None:
+            raise InvalidJob(f"give delay or run_at, the new time of job {job_id!r:.100}")
+        return await self._due_at(job_id, wanted.run_at)
+
+    async def promote_job(self, job_id: str) -> bool:
+        """Send a delayed job to the workers now. False: it is not delayed, or its time has come."""
+        return await self._due_at(job_id, None)
 
     # --- deduplication ---
 
@@ -311,6 +329,19 @@ class Queue(InspectedQueue, RepeatableQueue):
     @property
     def _control(self) -> QueueControl:
         return self.app.connections.store.get(QueueControl)
+
+    @property
+    def _delays(self) -> Delays:
+        return self.app.connections.store.get(Delays)
+
+    async def _due_at(self, job_id: str, run_at: int | None) -> bool:
+        now, grace = self.app.clock.now(), self.app.settings.grace
+        (answer,) = await self._delays.reschedule(self.name, [Delay(job_id, run_at)], now=now, grace=grace)
+        if isinstance(answer, Ready):
+            await self.app.connections.dispatcher.send([answer])
+        elif answer is State.DELAYED:
+            await self._tell("delayed-scanner", "wake")
+        return isinstance(answer, Ready) or answer is State.DELAYED
 
     async def _tell(self, kind: str, command: str) -> None:
         await self.app.connections.dispatcher.command(f"{kind}.{self.name}", Command(command=command, queue=self.name))

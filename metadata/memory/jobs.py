@@ -9,6 +9,7 @@ from ..contract import (
     Cancel,
     Cancelled,
     Claimed,
+    Delay,
     Due,
     Ending,
     Enqueued,
@@ -196,6 +197,16 @@ class MemoryDelays:
                 next_due = left
         return Due(ready, next_due)
 
+    async def reschedule(
+        self, queue: str, delays: Sequence[Delay], *, now: int, grace: int
+    ) -> Sequence[Ready | State | None]:
+        data = self._queues[queue]
+        return [_reschedule(data, delay, now, grace) for delay in delays]
+
+    async def remove(self, queue: str, ids: Sequence[str], *, now: int) -> Sequence[bool]:
+        data = self._queues[queue]
+        return [_is_delayed(data, id) and _remove(data, id, now) is Removal.REMOVED for id in ids]
+
 
 def enqueue_one(data: QueueData, job: NewJob, now: int, grace: int) -> Enqueued:
     known = data.records.get(job.id)
@@ -314,3 +325,20 @@ def _remove(data: QueueData, id: str, now: int) -> Removal:
     data.free(record, whatever_ttl=True)
     data.erase(record, now=now, tombstone=True)
     return Removal.REMOVED
+
+
+def _is_delayed(data: QueueData, id: str) -> bool:
+    record = data.records.get(id)
+    return record is not None and record.state is State.DELAYED
+
+
+def _reschedule(data: QueueData, delay: Delay, now: int, grace: int) -> Ready | State | None:
+    record = data.records.get(delay.id)
+    if record is None or record.state is not State.DELAYED:
+        return None if record is None else record.state
+    if delay.run_at is not None and delay.run_at > now:
+        data.delay(record, delay.run_at)
+        return State.DELAYED
+    record.run_at = now if delay.run_at is None else delay.run_at
+    data.wait(record, dispatch=record.dispatch + 1, due=now + grace, now=now)
+    return record.ready()

@@ -22,13 +22,14 @@ from ..schedules import Schedules
 from .address import DATABASE, Address, parse
 from .connection import MongoConnection
 from .control import MongoDeduplicating, MongoQueueControl, MongoRetention
+from .delays import MongoDelays
 from .indexes import INDEXES
 from .inspection import MongoInspection
 from .jobs import MongoJobs
 from .schedules import MongoSchedules
 from .server import findings, read_facts
 from .window import CLAIM_WINDOW
-from .workers import MongoDelays, MongoWorkers
+from .workers import MongoWorkers
 
 C = TypeVar("C")
 

@@ -1,4 +1,4 @@
-"""Delays and Workers on MongoDB: leases by observation, as everywhere; a row is a document, its counter the guard."""
+"""Workers on MongoDB: leases by observation, as everywhere; a row is a document, its counter the guard."""
 
 from __future__ import annotations
 
@@ -7,24 +7,16 @@ from collections.abc import Sequence
 
 from pymongo import DeleteMany, UpdateMany, UpdateOne
 
-from ..contract import Due, Heartbeat, Ready, Stalled, WorkerRow
+from ..contract import Heartbeat, Ready, Stalled, WorkerRow
 from ..job import Keep, State
 from .connection import Document, MongoConnection, Statement
 from .names import DEAD_WORKER, WORKER, row_name
 from .record import ALL, projection
-from .taking import read_paused, take_due
+from .taking import read_paused
 from .window import lapsed, outlast
 from .work import ROUNDS, Work, pause
 
 _NOW = {"$toLong": "$$NOW"}
-
-
-class MongoDelays:
-    def __init__(self, connection: MongoConnection) -> None:
-        self._connection = connection
-
-    async def take_due(self, queues: Sequence[str], *, now: int, grace: int, limit: int) -> Due:
-        return await take_due(self._connection, queues, now=now, grace=grace, limit=limit)
 
 
 class MongoWorkers:

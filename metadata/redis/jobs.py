@@ -9,6 +9,7 @@ from ..contract import (
     Cancel,
     Cancelled,
     Claimed,
+    Delay,
     Due,
     Enqueued,
     Finish,
@@ -162,3 +163,20 @@ class RedisDelays:
         left = [int(float(first)) for (first, _), _ in answers if first != b""]
         gap = answers[-1][0][1] - now if answers else 0
         return Due(ready, min(left, default=None), gap)
+
+    async def reschedule(
+        self, queue: str, delays: Sequence[Delay], *, now: int, grace: int
+    ) -> Sequence[Ready | State | None]:
+        if not delays:
+            return []
+        entries = [(delay.id, delay.run_at) for delay in delays]
+        words, rows = await self._connection.run("reschedule", queue, (now, grace, entries))
+        again = iter(read_ready(queue, rows))
+        return [next(again) if word == b"ready" else STATES.get(word) for word in words]
+
+    async def remove(self, queue: str, ids: Sequence[str], *, now: int) -> Sequence[bool]:
+        if not ids:
+            return []
+        return [
+            bool(gone) for gone in await self._connection.run("remove_delayed", queue, (now, [(id,) for id in ids]))
+        ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from datetime import datetime
 from typing import Annotated, Any
 
 import msgspec
@@ -24,7 +25,9 @@ MAX_PAGE = 1000
 QueueName = Annotated[str, typer.Option("--queue", "-q", metavar="NAME", help="The queue the jobs are in.")]
 JobIds = Annotated[list[str], typer.Argument(metavar="ID")]
 
-jobs_app = typer.Typer(help="List, show, retry, cancel and remove jobs.", no_args_is_help=True, rich_markup_mode="rich")
+jobs_app = typer.Typer(
+    help="List, show, retry, reschedule, cancel and remove jobs.", no_args_is_help=True, rich_markup_mode="rich"
+)
 
 
 @jobs_app.command("list")
@@ -123,6 +126,50 @@ def cancel(
 
 
 @jobs_app.command()
+def promote(
+    job_ids: JobIds,
+    queue: QueueName,
+    as_json: AsJson = False,
+    broker: Broker = None,
+    store: StoreUrl = None,
+    namespace: Namespace = None,
+) -> None:
+    """Send delayed jobs to the workers now. Exit code 1: some are not delayed."""
+
+    async def work(one: Queue, job_id: str) -> str | None:
+        return "sent" if await one.promote_job(job_id) else None
+
+    _each(job_ids, queue, Given(broker=broker, store=store, namespace=namespace), work, as_json=as_json)
+
+
+@jobs_app.command()
+def reschedule(
+    job_ids: JobIds,
+    queue: QueueName,
+    delay: Annotated[float | None, typer.Option(metavar="SECONDS", help="Due so long from now.")] = None,
+    at: Annotated[str | None, typer.Option(metavar="TIME", help="Due at a moment with an offset: RFC 3339.")] = None,
+    as_json: AsJson = False,
+    broker: Broker = None,
+    store: StoreUrl = None,
+    namespace: Namespace = None,
+) -> None:
+    """Change when delayed jobs are due. Exit code 1: some are not delayed.
+
+    \b
+    callboard jobs reschedule welcome-42 --queue emails --delay 600
+    callboard jobs reschedule welcome-42 --queue emails --at 2027-01-01T09:00:00+01:00
+    """
+    if (delay is None) == (at is None):
+        raise typer.BadParameter("give --delay or --at, and not both")
+    moment = None if at is None else _moment(at)
+
+    async def work(one: Queue, job_id: str) -> str | None:
+        return "rescheduled" if await one.reschedule_delayed(job_id, delay=delay, run_at=moment) else None
+
+    _each(job_ids, queue, Given(broker=broker, store=store, namespace=namespace), work, as_json=as_json)
+
+
+@jobs_app.command()
 def remove(
     job_ids: JobIds,
     queue: QueueName,
@@ -199,6 +246,18 @@ async def _get(given: Given, queue: str, job_id: str) -> tuple[Job, Any]:
             raise CommandFailed(_unknown(job_id, queue))
         progress = await inspection.progress(queue, job_id)
         return job, None if progress is None else msgspec.json.decode(progress)
+
+
+def _moment(text: str) -> datetime:
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        moment = datetime.min
+    if moment.tzinfo is None:
+        raise typer.BadParameter(
+            f"--at wants a moment with an offset, such as 2027-01-01T09:00:00+01:00, not {text[:100]!r}"
+        )
+    return moment
 
 
 def _unknown(job_id: str, queue: str) -> str:

@@ -1,93 +1,15 @@
-"""What Delays and Workers promise (protocol T9, T10; 2.6): due jobs, heartbeats, deaths, recovery."""
+"""What Workers promise (protocol T10; 2.6): heartbeats, deaths, recovery."""
 
 from __future__ import annotations
 
 import asyncio
 
-from ...metadata.contract import Delays, Finish, Store, Verdict
+from ...metadata.contract import Finish, Store, Verdict
 from ...metadata.job import Keep, Outbox, State
-from ..clock import SystemClock
 from .store_scene import BOOT, DAY, GRACE, OTHER, QUEUE, Scene, StoreSuite
 
 
 class RecoveryConformance(StoreSuite):
-    # -- delays ----------------------------------------------------------------------------------------------------
-
-    async def test_a_delayed_job_is_not_due_before_its_time(self, scene: Scene) -> None:
-        await scene.add("job", run_at=scene.now + 5_000)
-        scene.step(4_999)
-        assert await scene.due() == []
-        assert (await scene.job()).state is State.DELAYED
-
-    async def test_a_due_job_waits_at_the_next_dispatch_with_its_outbox_due(self, scene: Scene) -> None:
-        await scene.add("job", run_at=scene.now + 5_000)
-        scene.step(5_000)
-        assert await scene.due() == [("job", 1)]
-        job = await scene.job()
-        assert (job.state, job.dispatch, job.outbox) == (State.WAITING, 1, Outbox.DUE)
-        scene.step(GRACE - 1)
-        assert await scene.unpublished() == []
-        scene.step(1)
-        assert await scene.unpublished() == [("job", 1)]
-
-    async def test_a_due_job_comes_with_all_that_a_ticket_needs(self, scene: Scene) -> None:
-        await scene.add("job", run_at=scene.now + 1, payload=b"\xff\x00", priority=8)
-        scene.step(1)
-        (row,) = (await scene.delays.take_due([QUEUE], now=scene.now, grace=GRACE, limit=10)).ready
-        assert (row.queue, row.id, row.dispatch, row.priority, row.payload) == (QUEUE, "job", 1, 8, b"\xff\x00")
-
-    async def test_a_due_job_is_taken_once(self, scene: Scene) -> None:
-        await scene.add("job", run_at=scene.now + 1)
-        scene.step(1)
-        await scene.due()
-        assert await scene.due() == []
-
-    async def test_due_jobs_come_up_to_the_limit_of_each_queue_earliest_first(self, scene: Scene) -> None:
-        for n in range(4):
-            await scene.enqueue(*(scene.new(str(n), queue=q, run_at=scene.now + 10 + n) for q in (QUEUE, "reports")))
-        scene.step(100)
-        taken = await scene.delays.take_due([QUEUE, "reports"], now=scene.now, grace=GRACE, limit=3)
-        assert sorted((row.queue, row.id) for row in taken.ready) == [
-            (queue, id) for queue in (QUEUE, "reports") for id in ("0", "1", "2")
-        ]
-
-    async def test_the_next_due_time_is_the_earliest_left_in_any_queue(self, scene: Scene) -> None:
-        await scene.add("later", run_at=scene.now + 9_000)
-        await scene.add("sooner", queue="reports", run_at=scene.now + 7_000)
-        answer = await scene.delays.take_due([QUEUE, "reports"], now=scene.now, grace=GRACE, limit=10)
-        assert (list(answer.ready), answer.next_due) == ([], scene.now + 7_000)
-
-    async def test_the_next_due_time_is_past_where_the_limit_left_due_jobs(self, scene: Scene) -> None:
-        await scene.enqueue(scene.new("a", run_at=scene.now + 1), scene.new("b", run_at=scene.now + 2))
-        due = scene.now + 2
-        scene.step(100)
-        assert (await scene.delays.take_due([QUEUE], now=scene.now, grace=GRACE, limit=1)).next_due == due
-
-    async def test_without_delayed_jobs_there_is_no_next_due_time(self, scene: Scene) -> None:
-        await scene.add("job")
-        assert (await scene.delays.take_due([QUEUE], now=scene.now, grace=GRACE, limit=10)).next_due is None
-
-    async def test_the_callers_clock_running_ahead_starts_nothing_early(self, scene: Scene) -> None:
-        real = SystemClock().now()
-        await scene.add("job", run_at=real + DAY)
-        answer = await scene.delays.take_due([QUEUE], now=real + 2 * DAY, grace=GRACE, limit=10)
-        assert len(answer.ready) == (0 if scene.store.server_time else 1)
-
-    async def test_the_gap_between_the_clocks_is_told(self, scene: Scene) -> None:
-        real = SystemClock().now()
-        answer = await scene.delays.take_due([QUEUE], now=real - DAY, grace=GRACE, limit=10)
-        expected = DAY if scene.store.server_time else 0
-        assert abs(answer.gap - expected) < 60_000
-
-    async def test_two_scanners_never_take_one_job_twice(self, scene: Scene, peer: Store) -> None:
-        await scene.enqueue(*(scene.new(str(n), run_at=scene.now + 1) for n in range(40)))
-        scene.step(1)
-        sides = (scene.delays, peer.get(Delays))
-        taken = await asyncio.gather(
-            *(side.take_due([QUEUE], now=scene.now, grace=GRACE, limit=7) for _ in range(4) for side in sides)
-        )
-        assert sorted(row.id for due in taken for row in due.ready) == sorted(str(n) for n in range(40))
-
     # -- heartbeats ------------------------------------------------------------------------------------------------
 
     async def _rows(self, scene: Scene, *queues: str) -> dict[str, tuple[int, bytes, int]]:

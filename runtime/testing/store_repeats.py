@@ -131,6 +131,8 @@ class RepeatConformance(StoreSuite):
         assert list(await scene.jobs.take_unpublished([], now=now, grace=GRACE, limit=1)) == []
         assert list(await scene.workers.workers([])) == []
         assert list(await scene.inspection.get(QUEUE, [])) == []
+        assert list(await scene.reschedule()) == []
+        assert list(await scene.delays.remove(QUEUE, [], now=now)) == []
         assert (await scene.delays.take_due([], now=now, grace=GRACE, limit=1)).next_due is None
         assert (await scene.workers.heartbeat(BOOT, [], info=b"", now=now)).alive
 

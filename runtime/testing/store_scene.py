@@ -10,6 +10,7 @@ import pytest_asyncio
 from ...metadata.contract import (
     Claimed,
     Deduplicating,
+    Delay,
     Delays,
     Ending,
     Enqueued,
@@ -19,6 +20,7 @@ from ...metadata.contract import (
     Jobs,
     Outcome,
     QueueControl,
+    Ready,
     Retention,
     Sent,
     Stalled,
@@ -26,7 +28,7 @@ from ...metadata.contract import (
     Ticket,
     Workers,
 )
-from ...metadata.job import Deduplication, Job, Keep, NewJob
+from ...metadata.job import Deduplication, Job, Keep, NewJob, State
 from ..clock import SystemClock
 
 GRACE = 1_000  # ms
@@ -143,6 +145,9 @@ class Scene:
     async def due(self, *, limit: int = MANY) -> list[tuple[str, int]]:
         rows = await self.delays.take_due([QUEUE], now=self.now, grace=GRACE, limit=limit)
         return sorted((row.id, row.dispatch) for row in rows.ready)
+
+    async def reschedule(self, *delays: Delay) -> list[Ready | State | None]:
+        return list(await self.delays.reschedule(QUEUE, delays, now=self.now, grace=GRACE))
 
     async def prune(self, *, limit: int = MANY) -> int:
         """Prune until nothing is left to prune; the number of records removed."""

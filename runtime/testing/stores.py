@@ -25,6 +25,7 @@ pytest.register_assert_rewrite(
             "store_overtaken",
             "store_finish",
             "store_cancel",
+            "store_delays",
             "store_recovery",
             "store_queues",
             "store_repeats",
@@ -38,6 +39,7 @@ pytest.register_assert_rewrite(
 from .store_cancel import CancelConformance  # noqa: E402
 from .store_claim import ClaimConformance  # noqa: E402
 from .store_deduplication import DeduplicationConformance  # noqa: E402
+from .store_delays import DelayConformance  # noqa: E402
 from .store_enqueue import EnqueueConformance  # noqa: E402
 from .store_finish import FinishConformance  # noqa: E402
 from .store_guards import GuardConformance  # noqa: E402
@@ -59,6 +61,7 @@ class StoreConformance(
     OvertakenConformance,
     FinishConformance,
     CancelConformance,
+    DelayConformance,
     RecoveryConformance,
     QueueConformance,
     RepeatConformance,

@@ -50,8 +50,24 @@ def test_a_job_is_listed_shown_cancelled_retried_and_removed(cli: Cli) -> None:
     assert cli.ok("jobs", "list", *sums, "--json").json == []
 
 
+def test_a_delayed_job_is_rescheduled_and_promoted(cli: Cli) -> None:
+    sums = ("--queue", "sums")
+    job_id = enqueued(cli, "cli.add", *sums, "--args", "[1, 2]", "--delay", "600")
+
+    at = "2031-01-01T09:00:00+01:00"
+    assert cli.ok("jobs", "reschedule", job_id, *sums, "--at", at).stdout == f"{job_id} rescheduled\n"
+    assert cli.ok("jobs", "show", job_id, *sums, "--json").json["run_at"] == "2031-01-01T08:00:00Z"
+    for wrong in (("--at", "tomorrow"), ("--at", "2031-01-01T09:00"), ("--at", at, "--delay", "1"), ()):
+        refused = cli.run("jobs", "reschedule", job_id, *sums, *wrong)
+        assert (refused.code, refused.stdout) == (2, "")
+
+    assert cli.ok("jobs", "promote", job_id, *sums).stdout == f"{job_id} sent\n"
+    again = cli.run("jobs", "promote", job_id, *sums)
+    assert (again.code, f"job {job_id} in queue sums is waiting" in again.stderr) == (1, True)
+
+
 def test_an_unknown_job_is_named_with_its_queue(cli: Cli) -> None:
-    for command in ("show", "retry", "cancel", "remove"):
+    for command in ("show", "retry", "cancel", "promote", "remove"):
         ended = cli.run("jobs", command, "nobody", "--queue", "sums")
         assert (ended.code, ended.stdout) == (1, "")
         assert ended.stderr == "callboard: there is no job 'nobody' in queue 'sums'\n"

@@ -11,6 +11,7 @@ import pytest_asyncio
 
 from callboard.metadata.contract import (
     Deduplicating,
+    Delay,
     Delays,
     Ending,
     Inspection,
@@ -112,6 +113,10 @@ OPERATIONS: dict[str, Operation] = {
         QUEUES, now=now, grace=0, lag=0, sent_before=now, limit=128
     ),
     "take_due": lambda s, now: s.get(Delays).take_due(QUEUES, now=now, grace=0, limit=128),
+    "reschedule": lambda s, now: s.get(Delays).reschedule(
+        QUEUES[0], [Delay(id, None) for id in _ids()], now=now, grace=0
+    ),
+    "remove delayed": lambda s, now: s.get(Delays).remove(QUEUES[0], _ids(), now=now),
     "heartbeat": lambda s, now: s.get(Workers).heartbeat("boot", QUEUES, info=b"", now=now),
     "leave": lambda s, now: s.get(Workers).leave("boot", QUEUES),
     "workers": lambda s, now: s.get(Workers).workers(QUEUES),
@@ -158,6 +163,8 @@ async def test_an_empty_batch_makes_no_trip(proxy: tuple[CountingProxy, RedisSto
     assert await jobs.retry("emails", [], now=0, grace=0) == []
     assert await jobs.remove("emails", [], now=0) == []
     assert await jobs.take_unpublished([], now=0, grace=0, limit=1) == []
+    assert await store.get(Delays).reschedule("emails", [], now=0, grace=0) == []
+    assert await store.get(Delays).remove("emails", [], now=0) == []
     assert (await store.get(Delays).take_due([], now=0, grace=0, limit=1)).ready == []
     assert await store.get(Inspection).get("emails", []) == []
     assert await store.get(Inspection).counts([]) == {}

@@ -133,6 +133,29 @@ async def test_a_delayed_job_can_be_removed_by_its_own_method_and_no_other(queue
     assert [entry.job_id for entry in await queue.list_delayed()] == ["d0", "d2"]
 
 
+async def test_a_delayed_job_can_be_given_another_time(queue: Queue) -> None:
+    moment = datetime.now(UTC).replace(microsecond=0) + timedelta(hours=1)
+    assert await queue.reschedule_delayed("d1", run_at=moment) is True
+    assert await queue.reschedule_delayed("d2", delay=20) is True
+    entries = await queue.list_delayed()
+    assert [entry.job_id for entry in entries] == ["d2", "d0", "d1"]
+    assert entries[2].run_at == moment
+    assert abs((entries[0].run_at - datetime.now(UTC)).total_seconds() - 20) < 10
+    for other in ("w1", "c0", "nobody"):
+        assert await queue.reschedule_delayed(other, delay=20) is False
+    for nothing in ({}, {"delay": 1, "run_at": moment}):
+        with pytest.raises(InvalidJob, match="give delay"):
+            await queue.reschedule_delayed("d0", **nothing)  # type: ignore[arg-type]
+
+
+async def test_a_promoted_job_waits_for_a_worker(queue: Queue) -> None:
+    assert await queue.promote_job("d1") is True
+    assert await queue.promote_job("d1") is False
+    assert await queue.promote_job("c0") is False
+    assert await queue.get_job_state("d1") == "waiting"
+    assert [entry.job_id for entry in await queue.list_delayed()] == ["d0", "d2"]
+
+
 async def test_any_job_that_does_not_run_can_be_removed(queue: Queue) -> None:
     for job_id in ("w0", "d0", "c0", "f0", "k1", "x1"):
         assert await queue.remove_job(job_id) is True

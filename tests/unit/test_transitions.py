@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from callboard.metadata.contract import Ending, Outcome, Ticket
+from callboard.metadata.contract import Delay, Ending, Outcome, Ticket
 from callboard.metadata.job import TRANSITIONS, Deduplication, Job, Keep, State, Transition
 from callboard.metadata.memory import MemoryStore
 from callboard.runtime.testing.store_scene import BOOT, GRACE, MANY, QUEUE, Scene
@@ -110,6 +110,12 @@ class Recorder:
     async def take_due(self, id: str) -> None:
         await self.scene.due()
 
+    async def reschedule(self, id: str) -> None:
+        await self.scene.reschedule(Delay(id, self.random.choice([None, self.scene.now + 700])))
+
+    async def remove_delayed(self, id: str) -> None:
+        await self.scene.delays.remove(QUEUE, [id], now=self.scene.now)
+
     async def take_unpublished(self, id: str) -> Sequence[str]:
         return [taken for taken, _ in await self.scene.unpublished()]
 
@@ -140,6 +146,8 @@ OPERATIONS = (
     "prune",
     "take_due",
     "take_due",
+    "reschedule",
+    "remove_delayed",
     "take_unpublished",
     "take_overtaken",
     "take_stalled",
