@@ -84,9 +84,9 @@ class MemoryJobs:
         if data.paused:
             data.hold(record, dispatch=ticket.dispatch + 1, now=now)
             return Claimed(ticket.id, Verdict.PAUSED)
-        if record.sent_at is not None and record.sent_at > data.watermarks.get(record.priority, -1):
         if alone_from is not None and record.stalled >= alone_from:
             return Claimed(ticket.id, Verdict.ALONE)
+        if record.sent_at is not None and record.sent_at > data.watermarks.get(record.priority, -1):
             data.watermarks[record.priority] = record.sent_at
         data.activate(record, owner=owner, dispatch=ticket.dispatch, now=now)
         record.attempts += 1
@@ -281,6 +281,14 @@ def _holds(data: QueueData, record: Record, dispatch: int, owner: str) -> bool:
     )
 
 
+def _other(record: Record, owner: str) -> str | None:
+    """Who runs the job now, or has ended it, if that is not `owner`."""
+    other = record.owner
+    if record.state in FINAL and record.last_fence is not None:
+        other = record.last_fence.owner
+    return None if other == owner else other
+
+
 def _cancel(data: QueueData, id: str, now: int, keep: Keep) -> Cancelled:
     record = data.records.get(id)
     if record is None:
@@ -292,14 +300,6 @@ def _cancel(data: QueueData, id: str, now: int, keep: Keep) -> Cancelled:
         data.end(record, State.CANCELLED, now=now, keep=keep)
     answer = Cancel.CANCELLED if record.state is State.CANCELLED else Cancel.FINAL
     return Cancelled(id, answer, record.state)
-def _other(record: Record, owner: str) -> str | None:
-    """Who runs the job now, or has ended it, if that is not `owner`."""
-    other = record.owner
-    if record.state in FINAL and record.last_fence is not None:
-        other = record.last_fence.owner
-    return None if other == owner else other
-
-
 
 
 def _retry(data: QueueData, id: str, now: int, grace: int) -> Ready | State | None:
