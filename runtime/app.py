@@ -31,6 +31,7 @@ from .errors import ConfigurationError, InvalidJob, PayloadTooLarge, UnknownTask
 from .executors.importable import check_importable
 from .handle import JobHandle
 from .job_id import check_queue, check_task, new_id
+from .local_schedules import LocalSchedules
 from .options import DEFAULT_PRIORITY, CallOptions, ExecutorName, TaskOptions, parse_priority
 from .queue import Queue
 from .retry import RetryPolicy
@@ -76,9 +77,11 @@ class Callboard:
         self.clock: Clock = clock or SystemClock()
         self.tasks: dict[str, Task[..., Any]] = {}
         self.declared_schedules: dict[tuple[str, str], DeclaredSchedule] = {}  # by queue and id
+        self.local_schedules = LocalSchedules(self)
         self._queues: dict[str, Queue] = {}
         self._retain: dict[str, tuple[Retain | None, Retain | None]] = {}
         self._connections: Connections | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None  # that of the connections
         self._opened = 0
         self._opening = asyncio.Lock()
 
@@ -314,12 +317,16 @@ class Callboard:
         return self._connections
 
     async def open(self) -> None:
-        """Connect; each `open` needs a `close`. Raises StoreUnavailable, StoreRefused, BrokerUnavailable."""
+        """Connect; each `open` needs a `close`. Raises StoreUnavailable, StoreRefused, BrokerUnavailable, and
+        ConfigurationError where it is open in another event loop."""
         async with self._opening:
+            loop = asyncio.get_running_loop()
             if self._connections is None:
                 connections = Connections(self.settings, self.clock)
                 await connections.open()
-                self._connections = connections
+                self._connections, self._loop = connections, loop
+            elif self._loop is not loop:
+                raise ConfigurationError("the app is open in another event loop; make another app for this one")
             self._opened += 1
 
     async def close(self) -> None:

@@ -24,6 +24,8 @@ from pydantic_core import SchemaError
 from .errors import ConfigurationError, InvalidJob
 from .json_value import NotJson, encode_json, path_segment, shown
 
+UNHINTED = "ctx"  # what the parameter for the context is called in code without type hints
+
 
 class SignatureInvalid(ConfigurationError):
     def __init__(self, *, function: str, parameter: str | None, reason: str) -> None:
@@ -73,7 +75,7 @@ class Signature:
 
     Scalars are checked strictly ("1" is not an int); dates, UUIDs, decimals, enums, bytes (base64), sets, pydantic
     models, dataclasses and typed dicts come from their JSON forms. Parameters without a hint take anything. One
-    parameter hinted with `injected` is left to the worker; it cannot be sent.
+    parameter hinted with `injected`, or called `ctx` without a hint, is left to the worker; it cannot be sent.
 
     Raises SignatureInvalid for hints that cannot be resolved, have no JSON form, or would import or run what a message
     names.
@@ -112,6 +114,8 @@ class Signature:
         if injected is None:
             return None
         names = [one.name for one in parameters if _asks_for(hints.get(one.name), injected)]
+        if not names:
+            names = [one.name for one in parameters if one.name == UNHINTED and one.annotation is Parameter.empty]
         for one in parameters:
             if one.name in names and one.kind not in (Parameter.POSITIONAL_OR_KEYWORD, Parameter.KEYWORD_ONLY):
                 reason = f"a {injected.__name__} is filled in by name, so it can be neither positional-only nor starred"

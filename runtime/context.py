@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+from .errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from .app import Callboard
 
 
 class Context:
@@ -16,6 +21,7 @@ class Context:
     """
 
     __slots__ = (
+        "_app",
         "_cancelled",
         "_lease_is_certain",
         "_report",
@@ -42,6 +48,7 @@ class Context:
         meta: dict[str, Any],
         report: Callable[[Any], None],
         lease_is_certain: Callable[[], bool],
+        app: Callboard | None = None,
     ) -> None:
         self.job_id = job_id
         self.queue = queue
@@ -51,6 +58,7 @@ class Context:
         self.fence = fence
         self.worker = worker
         self.meta = meta
+        self._app = app
         self._report = report
         self._lease_is_certain = lease_is_certain
         self._cancelled = False  # one reference: set and read from any thread
@@ -58,6 +66,22 @@ class Context:
     @property
     def id(self) -> str:
         return self.job_id
+
+    @property
+    def app(self) -> Callboard:
+        """The app whose worker runs this: `await ctx.app.queue("emails").add(...)`. It is open, in the worker's event
+        loop. Raises ConfigurationError in a process of a task with `executor="process"`, which has no connections."""
+        if self._app is None:
+            raise ConfigurationError(
+                f"ctx.app of task {self.task!r}: a task that runs in a process of its own has no connections; return "
+                "what is to be done next, or make an app of your own there"
+            )
+        return self._app
+
+    @property
+    def worker_id(self) -> str:
+        """The boot id of the worker, as `callboard workers` lists it; the same as `worker`."""
+        return self.worker
 
     @property
     def idempotency_key(self) -> str:

@@ -10,6 +10,7 @@ import asyncio
 import logging
 import signal
 from collections.abc import Sequence
+from contextlib import nullcontext
 from random import Random, SystemRandom
 
 from ..metadata.errors import CapabilityMissing
@@ -48,7 +49,9 @@ class Deployment:
                 self._supervisor.stop()
             self.started.set()
             log.info("connected; running %s", ", ".join(actor.kind for actor in self.actors))
-            await self._supervisor.run()
+            works = any(actor.kind == "worker" for actor in self.actors)
+            async with self.app.local_schedules.served() if works else nullcontext():
+                await self._supervisor.run()
 
     def stop(self) -> None:
         """Once: in order. Twice: hand back at once."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import timedelta
 from typing import Any
 
 import msgspec
@@ -102,12 +101,6 @@ def job_def(read: ReadSchedule) -> dict[str, Any]:
         "priority": definition.priority,
         **{name: value for name, value in named.items() if value is not None},
     }
-
-
-def comparable(value: object) -> object:
-    if isinstance(value, timedelta):
-        return value.total_seconds()
-    return list(value) if isinstance(value, tuple) else value
 
 
 def fits(given: Mapping[str, Any], wanted: Mapping[str, object]) -> bool:

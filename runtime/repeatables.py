@@ -9,7 +9,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import msgspec
 
@@ -18,9 +18,10 @@ from ..metadata.schedule import NewSchedule, Resumption, Schedule
 from ..metadata.schedules import Resume, Schedules, Upsert, Upserted
 from .duration import Duration
 from .errors import InvalidJob, UnknownSchedule
+from .local_schedules import LocalQueue
 from .options import CallOptions
-from .repeatable_info import RepeatableInfo, comparable, fits, info_of, job_def, read_all
-from .schedule_change import changed, make_trigger, members
+from .repeatable_info import RepeatableInfo, fits, info_of, read_all
+from .schedule_change import changed, make_trigger, members, written
 from .schedule_record import (
     ReadSchedule,
     ScheduleUnreadable,
@@ -35,12 +36,10 @@ from .schedule_record import (
     same_trigger,
     template,
 )
+from .task_info import TaskInfo, selected, task_info
 from .triggers import Policy, Trigger, encode_policy, encode_trigger, preview
-from .triggers.grid import from_ms
+from .triggers.grid import from_ms, to_ms
 from .wire import Command
-
-if TYPE_CHECKING:
-    from .app import Callboard
 
 ScheduleName = str | Mapping[str, Any]
 
@@ -48,11 +47,8 @@ SCHEDULER = "repeatable-scheduler"
 MAX_TRIES = 10  # of a change that others got ahead of
 
 
-class RepeatableQueue:
+class RepeatableQueue(LocalQueue):
     """The scheduling part of `Queue`. Changes take effect at once: they wake the schedulers."""
-
-    name: str
-    app: Callboard
 
     async def upsert_repeatable(
         self,
@@ -104,11 +100,15 @@ class RepeatableQueue:
         kwargs: Mapping[str, Any],
         options: CallOptions,
         policy: Policy,
+        name: str | None = None,
+        since: datetime | None = None,
     ) -> NewSchedule:
-        """Encode a schedule that begins now. Raises InvalidJob, TriggerInvalid."""
+        """Encode a schedule that begins now, or whose first occurrence may be as early as `since`; `name` is for
+        people. Raises InvalidJob, TriggerInvalid."""
         job = self.app.new_job(task_id, args, kwargs, options, queue=self.name)
         schedule_id = check_schedule_id(task_id if id is None else id)
-        state, next_run = first_state(trigger, id=schedule_id, now=job.created_at)
+        earliest = None if since is None else to_ms(since) - 1
+        state, next_run = first_state(trigger, id=schedule_id, now=job.created_at, since=earliest)
         return NewSchedule(
             id=schedule_id,
             queue=self.name,
@@ -117,6 +117,7 @@ class RepeatableQueue:
                 template(job),
                 ttl=None if job.expires_at is None else job.expires_at - job.created_at,
                 policy=encode_policy(policy),
+                name=name,
             ),
             state=state,
             next_run=next_run,
@@ -144,6 +145,29 @@ class RepeatableQueue:
     async def get_repeatable(self, schedule: ScheduleName) -> RepeatableInfo:
         """Raises UnknownSchedule."""
         return info_of(await self._find(schedule))
+
+    async def get_task_info(self, schedule: ScheduleName) -> TaskInfo | None:
+        """A snapshot of a schedule, None if there is none."""
+        try:
+            return task_info(await self._find(schedule), store=self.app.connections.store.scheme)
+        except UnknownSchedule:
+            return None
+
+    async def get_task_infos(
+        self,
+        *,
+        schedule_state: str | None = None,
+        trigger: str | None = None,
+        q: str | None = None,
+        sort_by: str = "next_run_time",
+        descending: bool = False,
+    ) -> list[TaskInfo]:
+        """Snapshots of the queue's schedules, filtered and sorted as `task_info.selected` says. Raises InvalidJob."""
+        store = self.app.connections.store.scheme
+        infos = [task_info(read, store=store) for read in await read_all(self._schedules, self.name)]
+        return selected(
+            infos, schedule_state=schedule_state, trigger=trigger, q=q, sort_by=sort_by, descending=descending
+        )
 
     async def pause_repeatable(self, schedule: ScheduleName) -> None:
         """No occurrence makes a job from now on; what is enqueued already runs. Raises UnknownSchedule."""
@@ -194,6 +218,27 @@ class RepeatableQueue:
             if answer.upsert is not Upsert.CONFLICT:
                 return differing
         raise InvalidJob(f"schedule {schedule!r:.200} is being changed all the time; try again")
+
+    async def reschedule_repeatable(
+        self,
+        schedule: ScheduleName,
+        *,
+        every: Duration | None = None,
+        cron: str | None = None,
+        trigger: Trigger | None = None,
+        timezone: str = "UTC",
+        start: datetime | None = None,
+        end: datetime | None = None,
+        jitter: Duration = 0,
+    ) -> float | None:
+        """Give a schedule another trigger as a whole, and leave the rest as it is; its next run in Unix seconds. Raises
+        UnknownSchedule, InvalidJob, TriggerInvalid."""
+        made = make_trigger(
+            every=every, cron=cron, trigger=trigger, timezone=timezone, start=start, end=end, jitter=jitter
+        )
+        id = await self._id_of(schedule)
+        await self.update_repeatable(id, {"trigger": made})
+        return (await self.get_repeatable(id)).next_run
 
     async def remove_repeatable(self, schedule: ScheduleName) -> bool:
         """Forget a schedule; its jobs stay. False: there is none."""
@@ -261,10 +306,10 @@ class RepeatableQueue:
             raise TypeError(f"a schedule is named by its id or by a mapping, not {schedule!r:.100}")
         if schedule.get("id") is not None:
             return await self._find(str(schedule["id"]))
-        wanted = {name: comparable(value) for name, value in schedule.items() if value is not None}
+        wanted = written(schedule)
         if "task_id" not in wanted:
             raise InvalidJob(f"a schedule is named by its id, or by its task_id and more, not by {wanted!r:.200}")
-        found = [read for read in await read_all(self._schedules, self.name) if fits(job_def(read), wanted)]
+        found = [read for read in await read_all(self._schedules, self.name) if fits(written(members(read)), wanted)]
         if len(found) > 1:
             ids = ", ".join(read.record.id for read in found[:5])
             raise InvalidJob(

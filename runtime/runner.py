@@ -137,6 +137,7 @@ class Runner:
             meta=msgspec.json.decode(ticket.meta, type=dict[str, Any]) if ticket.meta else {},
             report=lambda value: self._report(run, value),
             lease_is_certain=self._lease_is_certain,
+            app=self._app,
         )
 
     # --- how it ended ---

@@ -41,7 +41,7 @@ class ScheduleUnreadable(CallboardError):
 
 
 class Definition(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What to enqueue. `ttl` and `timeout` in ms; `policy` as triggers/codec.py has it."""
+    """What to enqueue. `ttl` and `timeout` in ms; `policy` as triggers/codec.py has it; `name` is for people."""
 
     version: int
     task: str
@@ -54,6 +54,7 @@ class Definition(Struct, frozen=True, kw_only=True, omit_defaults=True):
     timeout: int | None = None
     ttl: int | None = None
     meta: Raw = ABSENT
+    name: str | None = None
 
 
 class Happening(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -140,7 +141,7 @@ def read_new(new: NewSchedule) -> ReadSchedule:
     )
 
 
-def encode_definition(body: Body, *, ttl: int | None, policy: bytes) -> bytes:
+def encode_definition(body: Body, *, ttl: int | None, policy: bytes, name: str | None = None) -> bytes:
     """Of the body of a job as the schedule is to make them."""
     return msgspec.json.encode(
         Definition(
@@ -155,6 +156,7 @@ def encode_definition(body: Body, *, ttl: int | None, policy: bytes) -> bytes:
             ttl=ttl,
             meta=body.meta,
             policy=Raw(policy),
+            name=name,
         )
     )
 
@@ -163,14 +165,17 @@ def encode_state(state: ScheduleState) -> bytes:
     return msgspec.json.encode(state)
 
 
-def first_state(given: Trigger, *, id: str, now: int, before: ScheduleState | None = None) -> tuple[bytes, int | None]:
-    """State and next_run of a schedule that begins, or begins anew, at `now`. `before` hands its past on."""
+def first_state(
+    given: Trigger, *, id: str, now: int, before: ScheduleState | None = None, since: int | None = None
+) -> tuple[bytes, int | None]:
+    """State and next_run of a schedule that begins, or begins anew, at `now`. `before` hands its past on. `since`:
+    occurrences later than that count, in place of those later than `now`."""
     trigger = given.anchored(from_ms(now))
     state = ScheduleState(
         version=VERSION,
         engine=STAMP,
         anchor=now,
-        expected=_ms(trigger.next_after(from_ms(now))),
+        expected=_ms(trigger.next_after(from_ms(now if since is None else since))),
         running=before.running if before else (),
         totals=before.totals if before else {},
         history=before.history if before else (),

@@ -58,13 +58,13 @@ def decode_trigger(data: bytes) -> StoredTrigger:
 
 
 def encode_policy(policy: Policy) -> bytes:
-    return msgspec.json.encode({"version": VERSION, **_policy_members(policy)})
+    return msgspec.json.encode({"version": VERSION, **policy_members(policy)})
 
 
 def decode_policy(data: bytes) -> Policy:
     """Raises TriggerInvalid for what `encode_policy` has not made."""
     form = _decoded(data)
-    _only(form, {"version", *_POLICY}, "a stored policy")
+    _only(form, {"version", *POLICY_MEMBERS}, "a stored policy")
     return Policy.create(**{name: value for name, value in form.items() if name != "version"})
 
 
@@ -137,10 +137,11 @@ _KINDS: dict[str, tuple[frozenset[str], Callable[[Mapping[str, Any], int], Trigg
     "any_of": (_WINDOW | {"parts"}, _combined),
     "all_of": (_WINDOW | {"parts"}, _combined),
 }
-_POLICY = ("misfire_grace", "coalesce", "catch_up", "max_instances", "overlap", "max_queued")
+POLICY_MEMBERS = ("misfire_grace", "coalesce", "catch_up", "max_instances", "overlap", "max_queued")
 
 
-def _policy_members(policy: Policy) -> dict[str, Any]:
+def policy_members(policy: Policy) -> dict[str, Any]:
+    """As `Policy.create` takes them."""
     grace = policy.misfire_grace_ms
     values = (
         None if grace is None else grace / 1000,
@@ -150,7 +151,7 @@ def _policy_members(policy: Policy) -> dict[str, Any]:
         policy.overlap.value,
         policy.max_queued,
     )
-    return dict(zip(_POLICY, values, strict=True))
+    return dict(zip(POLICY_MEMBERS, values, strict=True))
 
 
 def _jitter(trigger: Trigger) -> dict[str, Any]:

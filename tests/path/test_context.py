@@ -12,6 +12,7 @@ import pytest
 
 from callboard import Callboard, Context, JobFailed
 from callboard.runtime.testing import running
+from path.place import Place
 
 
 async def test_a_task_is_told_all_about_its_run(app: Callboard) -> None:
@@ -120,3 +121,22 @@ async def test_the_logger_of_a_run_names_the_task_and_carries_the_job(
     (record,) = [record for record in caplog.records if record.name == "callboard.task.t"]
     assert record.getMessage() == "hello"
     assert (record.__dict__["job"], record.__dict__["queue"], record.__dict__["attempt"]) == (job.id, "default", 1)
+
+
+async def test_the_context_knows_the_app_and_the_worker(place: Place) -> None:
+    async with place.open() as app:
+
+        @app.task(queue="ctx")
+        async def first(ctx: Context) -> str:
+            assert ctx.app is app
+            await ctx.app.queue("ctx").add("second", [ctx.worker_id], job_id="second")
+            return ctx.worker_id
+
+        @app.task(queue="ctx", name="second")
+        async def second(ctx, other: str) -> bool:  # type: ignore[no-untyped-def]  # as code without hints has it
+            return bool(ctx.worker_id == other == ctx.worker)
+
+        async with running(app, actors=["worker"]):
+            job = await first.enqueue()
+            assert len(await job.result(timeout=30)) == 32
+            assert await app.queue("ctx").handle("second").result(timeout=30) is True

@@ -271,7 +271,15 @@ def test_the_context_cannot_be_sent() -> None:
 
     error = refused(task, [], {"ctx": 1})
     assert error.path == "kwargs.ctx"
-    assert refused(lambda ctx: None, [], {}).path == "kwargs.ctx"
+
+
+def test_a_parameter_called_ctx_without_a_hint_is_filled_in_too() -> None:
+    assert sent(lambda ctx, a: None, 1) == (("the context", 1), {})
+    assert refused(lambda ctx: None, [], {"ctx": 1}).path == "kwargs.ctx"
+
+    def other(run: Context, ctx: int) -> None: ...
+
+    assert sent(other, 1) == (("the context", 1), {})
 
 
 def test_parameters_without_hints_take_anything_and_need_no_validator() -> None:

@@ -1,0 +1,17 @@
+"""What a context says of its place."""
+
+from __future__ import annotations
+
+import pytest
+
+from callboard import ConfigurationError, Context
+
+
+def test_a_context_in_a_process_of_its_own_has_no_app_and_says_what_to_do() -> None:
+    context = Context(
+        job_id="job-1", queue="mail", task="send", attempt=1, dispatch=1, fence=1, worker="w1", meta={},
+        report=lambda value: None, lease_is_certain=lambda: True,
+    )  # fmt: skip
+    assert context.worker_id == "w1"
+    with pytest.raises(ConfigurationError, match=r"ctx\.app of task 'send'.*process of its own"):
+        _ = context.app
