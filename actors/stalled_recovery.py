@@ -84,9 +84,9 @@ class StalledRecovery(RoundsActor):
         self._held = {row.queue for row in rows if _holds(row)}
         for row in self._observations.read(rows, asked=asked, answered=self.stage.clock.elapsed()):
             if await self._workers.declare_dead(row.queue, row.boot, beat=row.beat, now=self.stage.clock.now()):
-                await self._take_back(row)
+                await self._take_back(row, beside=sum(one.active for one in rows if one.boot == row.boot) - 1)
 
-    async def _take_back(self, row: WorkerRow) -> None:
+    async def _take_back(self, row: WorkerRow, *, beside: int) -> None:
         log, clock, settings = self.stage.log, self.stage.clock, self.stage.settings
         recovered = failed = 0
         more = True
@@ -99,7 +99,7 @@ class StalledRecovery(RoundsActor):
                 grace=settings.grace,
                 max_stalled=settings.max_stalled,
                 error=_error(settings.max_stalled),
-                history=_history(row.boot, now),
+                history=_history(row, beside=max(0, beside), now=now),
                 keep=self.stage.app.retention(row.queue)[1].keep(),
                 limit=MAX_BATCH,
             )
@@ -206,16 +206,34 @@ def _holds(row: WorkerRow) -> bool:
 
 
 def _error(max_stalled: int) -> bytes:
+    alone = ", the last time with nothing else running there" if max_stalled else ""
     return encode_error(
         ErrorInfo(
             type="callboard.Stalled",
-            message=f"its worker died or lost its lease while running it, {max_stalled + 1} times; see the history for "
-            "which; a handler that kills its process does this",
+            message=f"its worker died or lost its lease while running it, {max_stalled + 1} times{alone}; a handler that "
+            "kills its process does this; the history says where and when",
         )
     )
 
 
-def _history(boot: str, now: int) -> bytes:
+def _history(row: WorkerRow, *, beside: int, now: int) -> bytes:
+    """`beside`: how many other jobs the worker ran, whatever their queue."""
+    try:
+        info = decode_info(row.info)
+    except msgspec.MsgspecError:  # a worker of another version
+        info = None
+    where = "" if info is None else f" (process {info.pid} on {info.host})"
+    company = "nothing else ran there" if beside == 0 else f"{beside} more ran there"
     return msgspec.json.encode(
-        Attempt(attempt=0, dispatch=0, worker=boot, outcome="stalled", ended_at=now, reason="its lease ran out")
+        Attempt(
+            attempt=0,
+            dispatch=0,
+            worker=row.boot,
+            outcome="stalled",
+            ended_at=now,
+            reason=f"its worker{where} was gone: no heartbeat for the lease; {company}",
+            host=None if info is None else info.host,
+            pid=None if info is None else info.pid,
+            beside=beside,
+        )
     )

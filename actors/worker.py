@@ -26,7 +26,7 @@ from msgspec import structs
 
 from ..brokers.errors import BrokerUnavailable
 from ..brokers.message import Delivery
-from ..metadata.contract import MAX_BATCH, Claimed, Heartbeat, Jobs, QueueControl, Ready, Verdict, Workers
+from ..metadata.contract import MAX_BATCH, Claimed, Heartbeat, Jobs, QueueControl, Verdict, Workers
 from ..metadata.contract import Ticket as ClaimTicket
 from ..metadata.errors import StoreUnavailable
 from ..runtime.actor import HAND_BACK_SECONDS, Actor, Consumes, Mailbox, Stage
@@ -37,10 +37,11 @@ from ..runtime.heart import Heart
 from ..runtime.inflow import Inflow
 from ..runtime.run import Interruption, Run
 from ..runtime.runs import Runs
+from ..runtime.spare import HAND_ON_SECONDS, Spare
+from ..runtime.suspects import Suspects
 from ..runtime.wire import Command, Event, Malformed, body_of, decode_bundle, encode_body, new_job
 from ..runtime.worker_info import WorkerInfo
 
-HAND_ON_SECONDS = 0.2  # what a bundle's jobs may wait for a slot here before others get them
 AHEAD = 3  # times its slots: how many jobs a worker of short ones asks for beyond those it runs
 
 
@@ -65,6 +66,7 @@ class Worker(Actor):
         self._inflows = {
             queue: Inflow(stage.broker, stage.names, queue, partial(self._receive, queue)) for queue in self._queues
         }
+        self._spare = Spare(stage, self._backlog)
         self._paused: set[str] = set()
         self._switching = asyncio.Lock()
         self._work = asyncio.Event()
@@ -72,7 +74,12 @@ class Worker(Actor):
         self._certain_until = 0.0  # by clock.elapsed(): past it the lease may be lost, and nothing new is claimed
         self._mailbox = Mailbox(self, keys=(f"instance.{self._boot}", *(f"worker.{queue}" for queue in self._queues)))
         self._dead = DeadLetters(stage.connections)
-        self._info = WorkerInfo(self._queues, stage.options.concurrency, waiting=self._backlog.waiting)
+        self._info = WorkerInfo(
+            self._queues,
+            stage.options.concurrency,
+            waiting=self._backlog.waiting,
+            late_finishes=lambda: self._runs.late_finishes,
+        )
         self._heart = Heart(
             stage.connections,
             queues=self._queues,
@@ -80,6 +87,7 @@ class Worker(Actor):
             beaten=self._on_beat,
             failed=self._heart_failed,
         )
+        self._suspects = Suspects(stage, busy=self._is_busy, changed=self._work, claim=self._claim_alone)
         self._group = asyncio.TaskGroup()
         self._runs = Runs(
             stage,
@@ -192,26 +200,35 @@ class Worker(Actor):
         while True:
             await self._work.wait()
             self._work.clear()
+            if self._suspects:
+                await self._suspects.run_each()
             if self.stage.stopping.is_set():
                 return
-            while self._free > 0 and self._lease_is_certain() and self._runs.has_room:
+            while self._free > 0 and self._lease_is_certain() and self._runs.has_room and not self._suspects:
                 queue, pending = self._backlog.take(min(self._free, MAX_BATCH))
                 if not pending:
                     break
                 self._free -= len(pending)
-                await self._claim(queue, pending)
+                await self._claim(queue, pending, alone_from=self._suspects.alone_from)
                 if self.stage.stopping.is_set():
                     return
 
-    async def _claim(self, queue: str, pending: list[Pending]) -> None:
+    async def _claim_alone(self, queue: str, pending: Pending) -> None:
+        self._free -= 1
+        await self._claim(queue, [pending], alone_from=None)
+
+    def _is_busy(self) -> bool:
+        return bool(self._runs) or self._free < self.stage.options.concurrency or not self._lease_is_certain()
+
+    async def _claim(self, queue: str, pending: list[Pending], *, alone_from: int | None) -> None:
         boot = self._boot
         self._runs.before_claim()
         tickets = [ClaimTicket(one.ticket.id, one.ticket.dispatch, created_at=one.ticket.created_at) for one in pending]
-        answers = await self._ask(queue, boot, tickets)
+        answers = await self._ask(queue, boot, tickets, alone_from)
         unknown = [i for i, a in enumerate(answers) if a.verdict is Verdict.UNKNOWN and self._adoptable(pending[i])]
         if unknown:
             adopted = [structs.replace(tickets[i], adopt=new_job(body_of(pending[i].ticket))) for i in unknown]
-            for i, answer in zip(unknown, await self._ask(queue, boot, adopted), strict=True):
+            for i, answer in zip(unknown, await self._ask(queue, boot, adopted, alone_from), strict=True):
                 answers[i] = answer
         if answers[0].verdict is Verdict.DEAD:
             self._free += len(pending)
@@ -221,12 +238,14 @@ class Worker(Actor):
         for one, answer in zip(pending, answers, strict=True):
             self._answered(queue, boot, one, answer)
 
-    async def _ask(self, queue: str, boot: str, tickets: Sequence[ClaimTicket]) -> list[Claimed]:
+    async def _ask(
+        self, queue: str, boot: str, tickets: Sequence[ClaimTicket], alone_from: int | None
+    ) -> list[Claimed]:
         """Until there is an answer: a claim whose reply was lost may have succeeded, and only this boot can tell."""
         keep = self.stage.app.retention(queue)[1].keep()
         clock = self.stage.clock
         answers = await self.stage.patiently(
-            lambda: self._jobs.claim(queue, boot, tickets, now=clock.now(), keep_expired=keep)
+            lambda: self._jobs.claim(queue, boot, tickets, now=clock.now(), keep_expired=keep, alone_from=alone_from)
         )
         return list(answers)
 
@@ -245,16 +264,13 @@ class Worker(Actor):
             case Verdict.PAUSED if queue not in self._paused:
                 self._group.create_task(self._pause(queue))
             case Verdict.EXPIRED:
-                self.stage.dispatcher.emit(
-                    Event(
-                        event="expired",
-                        job=ticket.id,
-                        queue=queue,
-                        task=ticket.task,
-                        at=self.stage.clock.now(),
-                        dispatch=ticket.dispatch,
-                    )
-                )
+                name, task, now = ticket.id, ticket.task, self.stage.clock.now()
+                expired = Event(event="expired", job=name, queue=queue, task=task, at=now, dispatch=ticket.dispatch)
+                self.stage.dispatcher.emit(expired)
+            case Verdict.ALONE:
+                self._free += 1
+                self._suspects.add(queue, pending)
+                return
             case Verdict.UNKNOWN | Verdict.AHEAD:
                 why = "unknown-old" if answer.verdict is Verdict.UNKNOWN else "ahead-of-final"
                 body, detail = encode_body(ticket), f"dispatch {ticket.dispatch}"
@@ -286,33 +302,10 @@ class Worker(Actor):
             rate = max(self._runs.started - before, rate / 2)  # jobs started in the time that others should not wait
             wanted = concurrency + round(min(rate, AHEAD * concurrency))
             for queue, inflow in self._inflows.items():
-                await self._hand_on(queue, room=self._free + round(rate))
+                await self._spare.hand_on(queue, room=0 if self._suspects else self._free + round(rate))
                 async with self._switching:
                     if not self.stage.stopping.is_set():
                         await inflow.adapt(wanted)
-
-    async def _hand_on(self, queue: str, *, room: int) -> None:
-        """Publish singly, then settle: a crash between the two leaves copies, which the fence makes harmless. Only
-        where others have nothing to do: while the broker holds jobs, they take those."""
-        if self._backlog.waiting(queue) <= room:
-            return
-        try:
-            depth = await self.stage.broker.depth(self.stage.names.job_queue(queue))
-        except BrokerUnavailable:
-            return
-        if depth is None or depth.ready > 0 or depth.consumers < 2:
-            return
-        limit = self.stage.clock.elapsed() - HAND_ON_SECONDS
-        excess = self._backlog.excess(queue, room=room, arrived_before=limit)
-        await asyncio.gather(*(self._hand_on_one(queue, pending) for pending in excess))
-
-    async def _hand_on_one(self, queue: str, pending: Pending) -> None:
-        ticket = pending.ticket
-        ready = Ready(queue, ticket.id, ticket.dispatch, ticket.priority, encode_body(body_of(ticket)))
-        if await self.stage.dispatcher.send_single(ready):
-            pending.parcel.settle()
-        else:
-            self._backlog.add(queue, pending.parcel, [ticket])
 
     # --- the lease ---
 

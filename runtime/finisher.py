@@ -101,15 +101,17 @@ class Finisher:
     def _late(self, run: Run, answer: Finished) -> None:
         self.late_finishes += 1
         self._stage.log.warning(
-            "refused the end of job %s, dispatch %d by %s: it now is %s at dispatch %d; what this run did may "
+            "refused the end of job %s, dispatch %d by %s: it now is %s at dispatch %d%s; what this run did may "
             "have been done twice",
             run.ticket.id,
             run.ticket.dispatch,
             run.boot[:8],
             answer.state,
             answer.dispatch,
+            f" by {answer.owner[:8]}" if answer.owner else "",
         )
-        self._stage.dispatcher.emit(self._event(run, "late", run.outcome, self._stage.clock.now()))
+        late = self._event(run, "late", run.outcome, self._stage.clock.now())
+        self._stage.dispatcher.emit(msgspec.structs.replace(late, other=answer.owner))
 
     def _event(self, run: Run, name: str, outcome: Outcome | None, now: int) -> Event:
         return Event(

@@ -14,7 +14,9 @@ from .wire import decode_body
 
 
 class Attempt(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """One run in a job's history. `outcome`: completed, failed, retried, released, parked, cancelled, stalled."""
+    """One run in a job's history. `outcome`: completed, failed, retried, released, parked, cancelled, stalled.
+
+    Of a stalled one, `host`, `pid` and `beside` say which process was lost, and how many other jobs with it."""
 
     attempt: int
     dispatch: int
@@ -24,6 +26,9 @@ class Attempt(Struct, frozen=True, kw_only=True, omit_defaults=True):
     ended_at: int | None = None
     error: ErrorInfo | None = None
     reason: str | None = None
+    host: str | None = None
+    pid: int | None = None
+    beside: int | None = None
 
 
 class JobInfo(Struct, frozen=True, kw_only=True):
@@ -102,8 +107,19 @@ def view(job: Job) -> JobInfo:
         meta=_object(body.meta),
         result=None if job.result is None else decode_result(job.result),
         error=None if job.error is None else decode_error(job.error),
-        history=[_attempt.decode(entry) for entry in job.history],
+        history=_numbered([_attempt.decode(entry) for entry in job.history], job),
     )
+
+
+def _numbered(history: list[Attempt], job: Job) -> list[Attempt]:
+    """Recovery takes many jobs at once and does not know which attempt each lost: every run leaves one entry, so the
+    place of an entry tells."""
+    latest = job.attempts - (job.state is State.ACTIVE)
+    numbers = range(latest - len(history) + 1, latest + 1)
+    return [
+        entry if entry.attempt else msgspec.structs.replace(entry, attempt=max(0, number))
+        for entry, number in zip(history, numbers, strict=True)
+    ]
 
 
 def delayed_view(job: Job) -> DelayedInfo:

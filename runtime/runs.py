@@ -47,6 +47,11 @@ class Runs:
         return len(self._runs)
 
     @property
+    def late_finishes(self) -> int:
+        """Ends of runs that were refused, since their lease had been lost."""
+        return self._finisher.late_finishes
+
+    @property
     def has_room(self) -> bool:
         return self._finisher.has_room
 

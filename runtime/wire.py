@@ -75,8 +75,8 @@ class _LooseBundle(Struct, frozen=True, kw_only=True):
 
 class Event(Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """Something that happened to a job, for anyone. `event`: completed, failed, retried, released, parked,
-    cancelled, expired, stalled, late; of a schedule's occurrences (`run_at` is theirs): occurred, coalesced, missed,
-    skipped."""
+    cancelled, expired, stalled, late (`worker` lost its lease and was refused; `other` has the job, or has ended it);
+    of a schedule's occurrences (`run_at` is theirs): occurred, coalesced, missed, skipped."""
 
     event: str
     job: str
@@ -88,6 +88,7 @@ class Event(Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     worker: str | None = None
     error: str | None = None
     run_at: int | None = None
+    other: str | None = None
 
 
 class Events(Struct, frozen=True, kw_only=True):

@@ -12,8 +12,9 @@ from msgspec import Struct
 
 
 class Info(Struct, frozen=True, kw_only=True):
-    """`copies_refused`: tickets of jobs that somebody had already run or was running, since the start. `waiting`: by
-    queue, tickets that it holds and has no slot for yet; queues without any are left out."""
+    """Since the start: `copies_refused`, tickets of jobs that somebody had already run or was running; `late_finishes`,
+    ends of runs that were refused since their lease was lost. `waiting`: by queue, tickets that it holds and has no slot
+    for yet; queues without any are left out."""
 
     host: str
     pid: int
@@ -21,14 +22,24 @@ class Info(Struct, frozen=True, kw_only=True):
     queues: list[str]
     concurrency: int
     copies_refused: int = 0
+    late_finishes: int = 0
     waiting: dict[str, int] = {}
 
 
 class WorkerInfo:
-    """`waiting` counts a queue's unclaimed tickets. It is called from the heart's thread."""
+    """`waiting` counts a queue's unclaimed tickets, `late_finishes` what its name says. Both are called from the heart's
+    thread."""
 
-    def __init__(self, queues: Sequence[str], concurrency: int, *, waiting: Callable[[str], int]) -> None:
+    def __init__(
+        self,
+        queues: Sequence[str],
+        concurrency: int,
+        *,
+        waiting: Callable[[str], int],
+        late_finishes: Callable[[], int] = lambda: 0,
+    ) -> None:
         self.copies_refused = 0
+        self._late_finishes = late_finishes
         self._queues = tuple(queues)
         self._waiting = waiting
         self._info = Info(
@@ -41,7 +52,9 @@ class WorkerInfo:
 
     def encode(self) -> bytes:
         held = {queue: count for queue in self._queues if (count := self._waiting(queue))}
-        info = msgspec.structs.replace(self._info, copies_refused=self.copies_refused, waiting=held)
+        info = msgspec.structs.replace(
+            self._info, copies_refused=self.copies_refused, late_finishes=self._late_finishes(), waiting=held
+        )
         return msgspec.json.encode(info)
 
 

@@ -65,6 +65,8 @@ def _summary(boot: str, rows: Sequence[WorkerRow]) -> dict[str, Any]:
         "concurrency": info.concurrency if info else None,
         "queues": sorted(row.queue for row in rows),
         "active": sum(row.active for row in rows),
+        "copies_refused": info.copies_refused if info else None,
+        "late_finishes": info.late_finishes if info else None,
     }
 
 

@@ -255,6 +255,7 @@ class StoreMachine(RuleBasedStateMachine):
         keep=keeps,
         expires=st.booleans(),
         mode=modes,
+        alone_from=st.sampled_from([None, 1, 2]),
         again=st.booleans(),
     )
     def claim(
@@ -264,6 +265,7 @@ class StoreMachine(RuleBasedStateMachine):
         keep: Keep,
         expires: bool,
         mode: Deduplication | None,
+        alone_from: int | None,
         again: bool,
     ) -> None:
         owner = self.boots[boot]
@@ -275,7 +277,7 @@ class StoreMachine(RuleBasedStateMachine):
         def check(answers: Sequence[Any]) -> None:
             for ticket, answer in zip(tickets, answers, strict=True):
                 assert answer.id == ticket.id
-                verdicts = self.oracle.claim(owner, ticket, self.now, keep)
+                verdicts = self.oracle.claim(owner, ticket, self.now, keep, alone_from)
                 assert answer.verdict in verdicts, (answer, verdicts)
                 numbers = (answer.attempt, answer.failures, answer.stalled, answer.parked_at)
                 if answer.verdict in (Verdict.CLAIMED, Verdict.MINE):
@@ -292,7 +294,7 @@ class StoreMachine(RuleBasedStateMachine):
         self.once_or_twice(
             again,
             [ticket.id for ticket in tickets],
-            lambda: self.jobs.claim(QUEUE, owner, tickets, now=self.now, keep_expired=keep),
+            lambda: self.jobs.claim(QUEUE, owner, tickets, now=self.now, keep_expired=keep, alone_from=alone_from),
             check,
         )
 

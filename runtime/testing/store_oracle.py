@@ -104,7 +104,9 @@ class Oracle:
         if entry and entry.state is State.WAITING and entry.outbox is Outbox.DUE and entry.dispatch == dispatch:
             entry.outbox, entry.sent_at = Outbox.SENT, now
 
-    def claim(self, owner: str, ticket: Ticket, now: int, keep_expired: Keep) -> set[Verdict]:
+    def claim(
+        self, owner: str, ticket: Ticket, now: int, keep_expired: Keep, alone_from: int | None = None
+    ) -> set[Verdict]:
         """The verdict; after CLAIMED and MINE the entry holds the numbers."""
         if owner in self.dead or owner not in self.rows:
             return {Verdict.DEAD}
@@ -132,6 +134,8 @@ class Oracle:
         if self.paused:
             entry.wait(ticket.dispatch + 1, Outbox.HELD)
             return {Verdict.PAUSED}
+        if alone_from is not None and entry.stalled >= alone_from:
+            return {Verdict.ALONE}
         if entry.sent_at is not None:
             priority = entry.job.priority
             self.marks[priority] = max(self.marks.get(priority, 0), entry.sent_at)
