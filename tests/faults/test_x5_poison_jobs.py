@@ -1,12 +1,12 @@
 """X5: jobs that harm whoever runs them, submitted between good ones.
 
 Injects: jobs that always fail, kill their worker's process, never end, return 100 MB or what has no JSON form, raise
-with a message of 10 MB, with a hostile `__str__` and `__repr__`, or SystemExit. A worker that is gone is started again,
-as a supervisor of processes would. The killer comes when the others are over, and takes 0.2 s: jobs that are claimed
-with a killer and do not end before it strikes share its fate, each time, and are given up with it. Bites: it ends a
-worker's process at least three times.
+with a message of 10 MB, with a hostile `__str__` and `__repr__`, or SystemExit; all at once, each among good jobs of
+150 ms. A worker that is gone is started again, as a supervisor of processes would. Bites: the killer ends a worker's
+process three times, and takes others with it.
 Passes: each poison job is final after a bounded number of runs, with a short error that says why; every good job is
-completed, and ran more than once only where a worker was killed; the other actors were not restarted.
+completed, whatever it ran beside, and ran more than once only where a worker was killed; the killer's history names the
+processes that it has cost, the last of which ran nothing else; the other actors were not restarted.
 """
 
 from __future__ import annotations
@@ -19,11 +19,12 @@ import msgspec
 import pytest
 
 from callboard.metadata.job import State
+from callboard.runtime.job_view import view
 from faults.door import Door, good, unfinished
 from faults.fleet import CONNECTED
 
 APP = "faults.poison_tasks:app"
-GOOD = 50
+GOOD = 20  # beside each of them
 MAX_STALLED = 2
 MAX_ERROR = 32 * 1024  # bytes of a stored error, its traceback among them
 
@@ -50,38 +51,43 @@ async def test_a_poison_job_ends_with_its_reason_and_takes_no_other_with_it(
         door.start()
         await door.up()
         worker = door.fleet["worker-1"]
-        goods: list[str] = []
-        deaths = 0
-        for tasks in ([task for task in POISON if task != "kills"], ["kills"]):
-            bodies: list[bytes] = []
-            for task in tasks:
-                ids = [f"good-{task}-{number}" for number in range(GOOD)]
-                goods += ids
-                bodies += [good(name) for name in ids]
-                bodies.append(json.dumps({"task": task, "id": f"poison-{task}"}).encode())
-            await door.submit(bodies)
-            wanted = [*goods, *(f"poison-{task}" for task in tasks)]
-            settling = asyncio.create_task(door.settled(ids=wanted, seconds=90))
-            while not settling.done():
-                if not worker.running:
-                    deaths += 1
-                    worker.kill()  # what is left of its group
-                    worker.start()
-                    await door.scene.until(lambda: worker.said(CONNECTED) or not worker.running, "it is connected", 30)
-                await asyncio.sleep(0.05)
-            jobs, letters = await settling
+        goods = [f"good-{task}-{number}" for task in POISON for number in range(GOOD)]
+        poison = [json.dumps({"task": task, "id": f"poison-{task}"}).encode() for task in POISON]
+        bodies = poison + [good(name, args=[150, False]) for name in goods]
+        door.scene.random.shuffle(bodies)
+        await door.submit(bodies)
+        wanted = [*goods, *(f"poison-{task}" for task in POISON)]
+        settling = asyncio.create_task(door.settled(ids=wanted, seconds=150))
+        pids = [worker.pid]
+        while not settling.done():
+            if not worker.running:
+                worker.kill()  # what is left of its group
+                worker.start()
+                pids.append(worker.pid)
+                await door.scene.until(lambda: worker.said(CONNECTED) or not worker.running, "it is connected", 30)
+            await asyncio.sleep(0.05)
+        jobs, letters = await settling
 
-        print(f"{deaths} workers killed from within")
-        assert deaths >= MAX_STALLED + 1
+        beside = [name for name in goods if jobs[name].stalled]
+        print(f"{len(pids) - 1} workers killed from within, {len(beside)} good jobs ran beside")
+        assert len(pids) - 1 == MAX_STALLED + 1
+        assert beside
         assert unfinished(jobs, goods) == []
         assert [job for job in jobs.values() if job.id in goods and job.attempts > 1 + job.stalled] == []
         for task, (runs, said) in POISON.items():
             job = jobs[f"poison-{task}"]
             error = job.error or b""
             print(f"{task}: {job.state}, {job.attempts} runs, {len(error)} bytes: {error[:120]!r}")
-            assert (job.state, job.attempts) == (State.FAILED, runs), task
+            ran = job.attempts - (0 if task == "kills" else job.stalled)
+            assert (job.state, ran) == (State.FAILED, runs), task
             assert said in msgspec.json.decode(error)["message"] + msgspec.json.decode(error)["type"], task
             assert len(error) <= MAX_ERROR, task
+        losses = view(jobs["poison-kills"]).history
+        assert [(loss.attempt, loss.outcome, loss.pid) for loss in losses] == [
+            (number, "stalled", pid) for number, pid in enumerate(pids[:3], 1)
+        ]
+        assert losses[0].beside
+        assert losses[-1].beside == 0
         assert letters == []
         assert await door.scene.audit() == []
         assert all(one.lives == 1 and one.running for one in door.fleet if one is not worker)
