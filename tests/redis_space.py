@@ -1,8 +1,11 @@
-"""A namespace of a test's own on a Redis, and a look at its keys with plain commands, past the store."""
+"""A namespace of a test's own on a Redis, and a look at its keys with plain commands, past the store.
+
+`nodes`: URLs of the servers of a cluster, where `url` is that of a cluster.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, cast
 from uuid import uuid4
 
@@ -12,8 +15,9 @@ from callboard.metadata.redis import RedisStore
 
 
 class RedisSpace:
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, *, nodes: Sequence[str] = ()) -> None:
         self.url = url
+        self._nodes = nodes or (url,)
         self.namespace = f"test-{uuid4().hex}"
 
     def store(self, options: str = "") -> RedisStore:
@@ -28,9 +32,12 @@ class RedisSpace:
             await client.aclose()
 
     async def keys(self) -> list[bytes]:
-        client = Redis.from_url(self.url, protocol=2)
+        return sorted([key for url in self._nodes for key in await self._keys_at(url)])
+
+    async def _keys_at(self, url: str) -> list[bytes]:
+        client = Redis.from_url(url, protocol=2)
         try:
-            return sorted([key async for key in client.scan_iter(match=f"{self.namespace}:*", count=10_000)])
+            return [key async for key in client.scan_iter(match=f"{self.namespace}:*", count=10_000)]
         finally:
             await client.aclose()
 
@@ -39,9 +46,20 @@ class RedisSpace:
         return [key for key in await self.keys() if b"{" in key]
 
     async def delete(self) -> None:
-        keys = await self.keys()
-        if keys:
-            await self.command("UNLINK", *keys)
+        for url in self._nodes:
+            keys = await self._keys_at(url)
+            if keys:
+                await self._delete_at(url, keys)
+
+    async def _delete_at(self, url: str, keys: Sequence[bytes]) -> None:
+        client = Redis.from_url(url, protocol=2)
+        try:
+            async with client.pipeline(transaction=False) as pipeline:
+                for key in keys:  # one by one: a cluster's node takes no command on keys of several slots
+                    pipeline.unlink(key)
+                await pipeline.execute()
+        finally:
+            await client.aclose()
 
     async def calls(self) -> dict[str, int]:
         """How often each command was run by the server, inside scripts as well."""

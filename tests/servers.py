@@ -220,12 +220,15 @@ class RedisServer:
         """Return once PING is answered. On the same port and the same data as before."""
         self._folder.mkdir(parents=True, exist_ok=True)
         _require_free(self.port)
+        self._process = OwnedProcess(self.arguments(), environment=os.environ, log=self.log)
+        _wait_until(lambda: redis_answers(LOOPBACK, self.port), self._process, self.log)
+        return self
+
+    def arguments(self) -> Sequence[str]:
         arguments = [self._program, "--bind", LOOPBACK, "--port", str(self.port), "--dir", str(self._folder)]
         for name, value in self.options.items():
             arguments += [f"--{name}", value]
-        self._process = OwnedProcess(arguments, environment=os.environ, log=self.log)
-        _wait_until(lambda: redis_answers(LOOPBACK, self.port), self._process, self.log)
-        return self
+        return arguments
 
     def stop(self) -> None:
         """Shut down in order (SIGTERM)."""

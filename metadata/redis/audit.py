@@ -41,7 +41,7 @@ class Contents(Struct, frozen=True):
 
 
 async def audit(connection: RedisConnection, queue: str) -> Sequence[str]:
-    contents = await _read(connection, connection.keys.of_queue(queue).encode())
+    contents = await _read(connection, connection.keys.of_queue(queue))
     return [
         *_keys(contents),
         *_records(queue, contents),
@@ -51,29 +51,31 @@ async def audit(connection: RedisConnection, queue: str) -> Sequence[str]:
     ]
 
 
-async def _read(connection: RedisConnection, prefix: bytes) -> Contents:
+async def _read(connection: RedisConnection, home: str) -> Contents:
+    prefix = home.encode()
     hashes: dict[bytes, dict[bytes, bytes]] = {}
     indexes: dict[bytes, dict[bytes, float]] = {}
     others: list[bytes] = []
-    for key in await _scan(connection, prefix):
+    for key in await _scan(connection, home):
         name = key.removeprefix(prefix)
-        kind = await connection.command("TYPE", key)
+        kind = await connection.command_near(home, "TYPE", key)
         if kind in (b"hash", "hash"):
-            hashes[name] = await connection.command("HGETALL", key)
+            hashes[name] = await connection.command_near(home, "HGETALL", key)
         elif kind in (b"zset", "zset"):
-            flat = await connection.command("ZRANGE", key, 0, -1, "WITHSCORES")
+            flat = await connection.command_near(home, "ZRANGE", key, 0, -1, "WITHSCORES")
             indexes[name] = {member: float(score) for member, score in zip(flat[::2], flat[1::2], strict=True)}
         else:
             others.append(name)
     return Contents(hashes, indexes, others)
 
 
-async def _scan(connection: RedisConnection, prefix: bytes) -> Sequence[bytes]:
+async def _scan(connection: RedisConnection, home: str) -> Sequence[bytes]:
+    prefix = home.encode()
     pattern = b"".join(b"\\" + bytes([byte]) if byte in b"\\*?[]^-" else bytes([byte]) for byte in prefix) + b"*"
     found: set[bytes] = set()
     cursor = 0
     while True:  # ends: SCAN visits each slot of the keyspace once
-        cursor, keys = await connection.command("SCAN", cursor, "MATCH", pattern, "COUNT", SCAN_COUNT)
+        cursor, keys = await connection.command_near(home, "SCAN", cursor, "MATCH", pattern, "COUNT", SCAN_COUNT)
         cursor = int(cursor)
         found.update(keys)
         if cursor == 0:

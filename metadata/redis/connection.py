@@ -1,30 +1,34 @@
-"""The way to the server: script calls by one pipelined connection (`pipe.py`), plain commands by the driver.
+"""The way to the server that holds a key (`route.py`): script calls by one pipelined connection (`pipe.py`), plain
+commands by the driver.
 
 Every call may be repeated (that is the contract of the operations), so what was lost with a connection is sent again
-once, over a new one. A call never waits longer than the address's timeout for an answer.
+once, over a new one, and what a cluster redirects is sent again, to whom it names. A call never waits longer than the
+address's timeout for an answer.
 """
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, TypeVar
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from typing import Any, TypeVar, cast
 
 import msgspec
-from redis.asyncio import BlockingConnectionPool, Connection, Redis, SSLConnection
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
-from redis.exceptions import ConnectionError as ConnectionLost
 from redis.exceptions import NoScriptError, RedisError
 
-from ..errors import StoreUnavailable
+from ..errors import StoreRefused, StoreUnavailable
 from .address import Address
 from .failures import is_closed_transport, translated
 from .keys import Keys
-from .pipe import Lost, Pipe, encode
+from .node import Node
+from .pipe import Lost, encode
+from .route import Route, make_route
 from .scripts import Script, read_scripts
+
+REPEATS = 5  # of one call that a cluster redirects
 
 T = TypeVar("T")
 Call = tuple[str, Any]  # queue, arguments
+Parts = Sequence[str | bytes | int]
 
 _packed = msgspec.msgpack.Encoder().encode
 
@@ -43,34 +47,30 @@ class RedisConnection:
         self.keys = keys
         self._scripts = read_scripts()
         self._calls = {name: _Known(script) for name, script in self._scripts.items()}
-        self._client: Redis | None = None
-        self._pipe: Pipe | None = None
+        self._route: Route | None = None
 
     async def open(self) -> None:
-        """Nothing is sent yet."""
-        if self._client is None:
-            self._client = Redis(connection_pool=_pool(self.address), single_connection_client=False)
-            self._pipe = Pipe(self.address, host=self.address.host, port=self.address.port)
+        """Find the way. To a single server nothing is sent yet."""
+        if self._route is not None:
+            return
+        self._check_files()
+        route = make_route(self.address)
+        try:
+            await self._guarded(route.open)
+        except BaseException:
+            await route.close()
+            raise
+        self._route = route
 
     async def close(self) -> None:
-        pipe, self._pipe = self._pipe, None
-        if pipe is not None:
-            await pipe.close()
-        client, self._client = self._client, None
-        if client is not None:
-            await client.aclose(close_connection_pool=True)
+        route, self._route = self._route, None
+        if route is not None:
+            await route.close()
 
     async def load_scripts(self) -> None:
-        """One round trip."""
-        client = self._open_client()
-
-        async def load() -> None:
-            pipeline = client.pipeline(transaction=False)
-            for script in self._scripts.values():
-                pipeline.execute_command("SCRIPT LOAD", script.text)
-            await pipeline.execute()
-
-        await self._guarded(load)
+        """To every server. One round trip."""
+        texts = [("SCRIPT LOAD", script.text) for script in self._scripts.values()]
+        await self._routed(lambda route: _all(_pipeline(node, texts) for node in route.masters))
 
     async def run(self, script: str, queue: str, arguments: Any) -> Any:
         """Run one script on one queue: one round trip."""
@@ -84,88 +84,131 @@ class RedisConnection:
         """
         if not calls:
             return []
-        pipe, known = self._open_pipe(), self._calls[script]
-        operands = [_operands(self.keys.of_queue(queue).encode(), _packed(arguments)) for queue, arguments in calls]
+        route, known, of_queue = self._open_route(), self._calls[script], self.keys.of_queue
+        keys = [of_queue(queue) for queue, _ in calls]
+        operands = [
+            _operands(key.encode(), _packed(arguments)) for key, (_, arguments) in zip(keys, calls, strict=True)
+        ]
+        version = route.version
         try:
             try:
-                return await pipe.ask([known.by_sha + one for one in operands])
+                return await _asked(route, keys, [known.by_sha + one for one in operands])
             except (NoScriptError, Lost):
-                return await pipe.ask([known.by_text + one for one in operands])
+                return await _asked(route, keys, [known.by_text + one for one in operands])
         except (RedisError, OSError) as error:
-            raise translated(error, self.address.name) from error
+            if not await route.mended(error, version):
+                raise translated(error, self.address.name) from error
+        return await self._routed(lambda route: _asked(route, keys, [known.by_text + one for one in operands]))
 
-    async def command(self, *parts: str | bytes | int) -> Any:
-        client = self._open_client()
+    async def command(self, name: str, key: str, *more: str | bytes | int) -> Any:
+        """A command on one key."""
+        return await self.command_near(key, name, key, *more)
 
-        async def call() -> Any:
-            return await _execute(client, *parts)
+    async def command_near(self, key: str, *parts: str | bytes | int) -> Any:
+        """A command of any kind, to the server that holds `key`."""
+        return await self._routed(lambda route: _execute(route.node_of(key), *parts))
 
-        return await self._guarded(call)
+    async def commands(self, commands: Sequence[tuple[str, str]]) -> list[Any]:
+        """Commands of a name and a key in one round trip, without a transaction."""
+        keys = [key for _, key in commands]
 
-    async def commands(self, commands: Sequence[Sequence[str | bytes | int]]) -> list[Any]:
-        """Several commands in one round trip, without a transaction."""
-        client = self._open_client()
+        async def call(route: Route) -> list[Any]:
+            return await _spread(route, keys, commands, _pipeline)
 
-        async def call() -> list[Any]:
-            pipeline = client.pipeline(transaction=False)
-            for parts in commands:
-                pipeline.execute_command(*parts)
-            return await pipeline.execute()
+        return await self._routed(call)
 
-        return await self._guarded(call)
+    async def everywhere(self, *parts: str | bytes | int) -> Mapping[str, Any]:
+        """The answer of each server that holds keys, by the server's name."""
+
+        async def call(route: Route) -> Mapping[str, Any]:
+            nodes = route.masters
+            answers = await _all(_execute(node, *parts) for node in nodes)
+            return {node.name: answer for node, answer in zip(nodes, answers, strict=True)}
+
+        return await self._routed(call)
+
+    async def _routed(self, call: Callable[[Route], Awaitable[T]]) -> T:
+        """Call, and again where the way has changed."""
+        route = self._open_route()
+        for _ in range(REPEATS):
+            version = route.version
+            try:
+                return await self._in_transport(call(route))
+            except (RedisError, OSError) as error:
+                if not await route.mended(error, version):
+                    raise translated(error, self.address.name) from error
+        return await self._guarded(lambda: call(route))
 
     async def _guarded(self, call: Callable[[], Awaitable[T]]) -> T:
         try:
-            return await call()
+            return await self._in_transport(call())
         except (RedisError, OSError) as error:
             raise translated(error, self.address.name) from error
+
+    async def _in_transport(self, call: Awaitable[T]) -> T:
+        try:
+            return await call
         except RuntimeError as error:
             if not is_closed_transport(error):
                 raise
             raise StoreUnavailable(self.address.name, "the connection was lost before a command was sent") from error
 
-    def _open_pipe(self) -> Pipe:
-        if self._pipe is None:
+    def _open_route(self) -> Route:
+        if self._route is None:
             raise StoreUnavailable(self.address.name, "it is not open")
-        return self._pipe
+        return self._route
 
-    def _open_client(self) -> Redis:
-        if self._client is None:
-            raise StoreUnavailable(self.address.name, "it is not open")
-        return self._client
+    def _check_files(self) -> None:
+        for option, path in self.address.files.items():
+            try:
+                with open(path, "rb"):
+                    pass
+            except OSError as error:
+                raise StoreRefused(f"the file {option}={path} cannot be read: {error.strerror}") from error
 
 
 def _operands(key: bytes, packed: bytes) -> bytes:
     return b"$1\r\n1\r\n$%d\r\n%b\r\n$%d\r\n%b\r\n" % (len(key), key, len(packed), packed)
 
 
-async def _execute(client: Redis, *parts: str | bytes | int) -> Any:
-    return await client.execute_command(*parts)  # type: ignore[no-untyped-call]  # the driver's own omission
+def _asked(route: Route, keys: Sequence[str], commands: Sequence[bytes]) -> Awaitable[list[Any]]:
+    if len(keys) == 1:
+        return route.node_of(keys[0]).pipe.ask(commands)
+    return _spread(route, keys, commands, lambda node, ours: node.pipe.ask(ours))
 
 
-def _pool(address: Address) -> BlockingConnectionPool:
-    options: dict[str, Any] = {}
-    if address.tls:
-        options = {
-            "ssl_cert_reqs": "required",
-            "ssl_check_hostname": True,
-            "ssl_ca_certs": address.ssl_ca_certs,
-            "ssl_certfile": address.ssl_certfile,
-            "ssl_keyfile": address.ssl_keyfile,
-        }
-    return BlockingConnectionPool(
-        max_connections=address.max_connections,
-        timeout=address.timeout,
-        connection_class=SSLConnection if address.tls else Connection,
-        host=address.host,
-        port=address.port,
-        db=address.database,
-        username=address.username,
-        password=address.password,
-        socket_timeout=address.timeout,
-        socket_connect_timeout=address.timeout,
-        protocol=2,
-        # Not on timeouts: a server that is slow is not helped by a second copy of the call.
-        retry=Retry(NoBackoff(), 1, supported_errors=(ConnectionLost,)),
-        **options,
-    )
+async def _spread(
+    route: Route, keys: Sequence[str], calls: Sequence[T], send: Callable[[Node, Sequence[T]], Awaitable[list[Any]]]
+) -> list[Any]:
+    """The answers to calls, each of which goes to the server of its key: to each server at once, at the same time."""
+    places: dict[Node, list[int]] = {}
+    for place, key in enumerate(keys):
+        places.setdefault(route.node_of(key), []).append(place)
+    if len(places) == 1:
+        return await send(next(iter(places)), calls)
+    groups = await _all(send(node, [calls[place] for place in ours]) for node, ours in places.items())
+    answers: list[Any] = [None] * len(calls)
+    for ours, group in zip(places.values(), groups, strict=True):
+        for place, answer in zip(ours, group, strict=True):
+            answers[place] = answer
+    return answers
+
+
+async def _all(calls: Iterable[Awaitable[T]]) -> list[T]:
+    """Each to its end, so that none is left alone; then the first failure, if any."""
+    answers = await asyncio.gather(*calls, return_exceptions=True)
+    for answer in answers:
+        if isinstance(answer, BaseException):
+            raise answer
+    return cast(list[T], answers)
+
+
+async def _pipeline(node: Node, commands: Sequence[Parts]) -> list[Any]:
+    pipeline = node.client.pipeline(transaction=False)
+    for parts in commands:
+        pipeline.execute_command(*parts)
+    return await pipeline.execute()
+
+
+async def _execute(node: Node, *parts: str | bytes | int) -> Any:
+    return await node.client.execute_command(*parts)  # type: ignore[no-untyped-call]  # the driver's own omission

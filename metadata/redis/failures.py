@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import ssl
+from collections.abc import Iterator
 
 from redis import exceptions as driver
 
@@ -12,11 +14,10 @@ from ..errors import MetadataError, StoreError, StoreUnavailable
 _PASSING = re.compile(
     r"\b(OOM|MISCONF|NOREPLICAS|READONLY|LOADING|BUSY|CLUSTERDOWN|MASTERDOWN|TRYAGAIN|NOGOODSLAVE|UNBLOCKED)\b"
 )
-_REFUSED_CREDENTIALS = (
+_CREDENTIALS = (
     driver.AuthenticationError,
     driver.AuthorizationError,
     driver.AuthenticationWrongNumberOfArgsError,
-    driver.NoPermissionError,
 )
 _UNAVAILABLE = (
     driver.ConnectionError,
@@ -25,6 +26,7 @@ _UNAVAILABLE = (
     driver.ReadOnlyError,
     driver.ClusterDownError,
     driver.TryAgainError,
+    driver.MovedError,
 )
 
 Failure = driver.RedisError | OSError
@@ -32,12 +34,42 @@ Failure = driver.RedisError | OSError
 
 def translated(error: Failure, store: str) -> MetadataError:
     """What to raise `from` the driver's error. The text is the server's or the driver's, which name no password."""
+    if isinstance(error, _CREDENTIALS):
+        return StoreError(f"store {store} refused the credentials: {error}")
+    if isinstance(error, driver.NoPermissionError):
+        return StoreError(f"store {store} does not let this user do what is needed: {error}")
+    certificate = _certificate_fault(error)
+    if certificate is not None:
+        return StoreUnavailable(store, certificate)
     text = f"{type(error).__name__}: {error}"
-    if isinstance(error, _REFUSED_CREDENTIALS):
-        return StoreError(f"store {store} refused the credentials or a command: {text}")
+    if isinstance(error, driver.AskError) and not isinstance(error, driver.MovedError):
+        return StoreUnavailable(store, "the slot of this queue is being moved to another node; try again when it is")
     if isinstance(error, (*_UNAVAILABLE, OSError)) or _PASSING.search(str(error)):
         return StoreUnavailable(store, text)
     return StoreError(f"store {store}: {text}")
+
+
+def _certificate_fault(error: BaseException) -> str | None:
+    for one in _chain(error):
+        if isinstance(one, ssl.SSLCertVerificationError):
+            reason = one.verify_message.rstrip(".")
+            if "hostname" in reason.lower() or "ip address" in reason.lower():
+                return f"its certificate is for another host ({reason})"
+            return (
+                f"its certificate is not trusted ({reason}): name the file of the authority that signed it with"
+                " ssl_ca_certs=<path>"
+            )
+        if isinstance(one, ssl.SSLError) and one.reason == "WRONG_VERSION_NUMBER":
+            return "it does not speak TLS on this port: use redis:// or the port with TLS"
+    return None
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    for _ in range(10):
+        if error is None:
+            return
+        yield error
+        error = error.__cause__ or error.__context__
 
 
 def is_closed_transport(error: RuntimeError) -> bool:

@@ -13,15 +13,19 @@ from __future__ import annotations
 import asyncio
 import ssl
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, cast
 
 import hiredis
 from redis.exceptions import (
+    AskError,
     AuthenticationError,
+    ClusterDownError,
+    MovedError,
     NoPermissionError,
     NoScriptError,
     OutOfMemoryError,
+    ReadOnlyError,
     RedisError,
     ResponseError,
 )
@@ -36,8 +40,13 @@ _CODES = {
     "NOAUTH": AuthenticationError,
     "WRONGPASS": AuthenticationError,
     "NOPERM": NoPermissionError,
+    "READONLY": ReadOnlyError,
+    "CLUSTERDOWN": ClusterDownError,
 }
+_REDIRECTIONS = {"MOVED": MovedError, "ASK": AskError}  # made of what follows the code: slot, host and port
 _INCOMPLETE = object()
+
+Where = Callable[[], Awaitable[tuple[str, int]]]  # host and port, asked for before each connection
 
 
 class Lost(ConnectionFailed):
@@ -52,10 +61,9 @@ def encode(*parts: bytes) -> bytes:
 class Pipe(asyncio.Protocol):
     """Belongs to the event loop of its first call. Connects with the first call, and anew after each loss."""
 
-    def __init__(self, address: Address, *, host: str, port: int) -> None:
+    def __init__(self, address: Address, *, where: Where) -> None:
         self._address = address
-        self._host = host
-        self._port = port
+        self._where = where
         self._loop: asyncio.AbstractEventLoop | None = None
         self._transport: asyncio.Transport | None = None
         self._waiting: deque[tuple[asyncio.Future[Any], float]] = deque()
@@ -73,6 +81,10 @@ class Pipe(asyncio.Protocol):
         if len(commands) == 1:
             return [await self._send(commands[0])]
         return await asyncio.gather(*[self._send(command) for command in commands])
+
+    def drop(self) -> None:
+        """Give this connection up; what waits on it is Lost, the next call makes another."""
+        self._fail(Lost("the connection was given up"))
 
     async def close(self) -> None:
         connecting, transport = self._connecting, self._transport
@@ -168,9 +180,8 @@ class Pipe(asyncio.Protocol):
         if self._transport is not None:  # it is closing
             await self._closed.wait()
         async with asyncio.timeout(address.timeout):
-            await self._loop.create_connection(
-                lambda: self, self._host, self._port, ssl=_context(address) if address.tls else None
-            )
+            host, port = await self._where()
+            await self._loop.create_connection(lambda: self, host, port, ssl=_context(address) if address.tls else None)
             if address.password is not None:
                 name = () if address.username is None else (address.username.encode(),)
                 await self._send(encode(b"AUTH", *name, address.password.encode()))
@@ -184,7 +195,10 @@ def _new_reader() -> hiredis.Reader:
 
 
 def _error(text: str) -> RedisError:
-    return _CODES.get(text.partition(" ")[0], ResponseError)(text)
+    code, _, rest = text.partition(" ")
+    if code in _REDIRECTIONS:
+        return cast(RedisError, _REDIRECTIONS[code](rest))
+    return _CODES.get(code, ResponseError)(text)
 
 
 def _context(address: Address) -> ssl.SSLContext:

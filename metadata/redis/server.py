@@ -9,9 +9,11 @@ from msgspec import Struct
 
 from ..contract import Check
 from ..errors import StoreError
+from .address import Address, Mode
 from .connection import RedisConnection
 
 OLDEST = (6, 2)
+_SETTINGS = ("*append*", "maxmemory-policy", "min-*-to-write")
 
 
 class ServerFacts(Struct, frozen=True):
@@ -24,6 +26,10 @@ class ServerFacts(Struct, frozen=True):
         return None if self.settings is None else self.settings.get(name)
 
     @property
+    def replicas(self) -> int:
+        return int(self.info.get("connected_slaves", 0))
+
+    @property
     def durable(self) -> bool:
         """An answered write is on disk: the append-only file is synced before each answer, rewrites included."""
         return (
@@ -33,33 +39,66 @@ class ServerFacts(Struct, frozen=True):
         )
 
 
-async def read_facts(connection: RedisConnection) -> ServerFacts:
-    info = await connection.command("INFO")
+Servers = Mapping[str, ServerFacts]  # by name; more than one in a cluster only
+
+
+async def read_facts(connection: RedisConnection) -> Servers:
+    infos = await connection.everywhere("INFO")
     try:
-        settings = await connection.command("CONFIG GET", "*append*")
-        settings |= await connection.command("CONFIG GET", "maxmemory-policy")
-        settings |= await connection.command("CONFIG GET", "min-*-to-write")
+        found = [await connection.everywhere("CONFIG GET", pattern) for pattern in _SETTINGS]
     except StoreError:  # managed services deny CONFIG
-        return ServerFacts(info, None)
-    return ServerFacts(info, {_text(name): _text(value) for name, value in settings.items()} or None)
+        return {name: ServerFacts(info, None) for name, info in infos.items()}
+    return {
+        name: ServerFacts(
+            info, {_text(key): _text(value) for one in found for key, value in one.get(name, {}).items()} or None
+        )
+        for name, info in infos.items()
+    }
 
 
-def findings(facts: ServerFacts, *, allow_eviction: bool) -> Sequence[Check]:
-    return [*_identity(facts.info), *_memory(facts, allow_eviction), *_persistence(facts), *_replication(facts)]
+def version(servers: Servers) -> str:
+    return ", ".join(sorted({str(facts.info.get("redis_version", "unknown")) for facts in servers.values()}))
 
 
-def _identity(info: Mapping[str, Any]) -> Iterator[Check]:
+def durable(servers: Servers, mode: Mode) -> bool:
+    """Where a replica may take over, no answer is: it is promoted with what had reached it."""
+    fails_over = mode is not Mode.SERVER and any(facts.replicas for facts in servers.values())
+    return not fails_over and all(facts.durable for facts in servers.values())
+
+
+def findings(servers: Servers, address: Address) -> Sequence[Check]:
+    """One for each thing that is to be known, with the servers that it is about where it is not about all."""
+    about: dict[Check, list[str]] = {}
+    for name, facts in servers.items():
+        for check in _of_server(facts, address):
+            about.setdefault(check, []).append(name)
+    return [
+        check
+        if len(names) == len(servers)
+        else Check(check.name, f"{', '.join(names)}: {check.message}", refuse=check.refuse)
+        for check, names in about.items()
+    ]
+
+
+def _of_server(facts: ServerFacts, address: Address) -> Iterator[Check]:
+    yield from _identity(facts.info, address.mode)
+    yield from _memory(facts, address.allow_eviction)
+    yield from _persistence(facts)
+    yield from _replication(facts, address.mode)
+
+
+def _identity(info: Mapping[str, Any], mode: Mode) -> Iterator[Check]:
     version = str(info.get("redis_version", "0"))
     if tuple(int(part) for part in version.split(".")[:2] if part.isdecimal()) < OLDEST:
         yield Check("redis-version", f"Redis {version} is too old: use 6.2 or later", refuse=True)
     role = info.get("role")
     if role != "master":
         yield Check("redis-role", f"this Redis has the role {role}: connect to the master", refuse=True)
-    if info.get("cluster_enabled"):
+    if info.get("cluster_enabled") and mode is not Mode.CLUSTER:
         yield Check(
             "redis-cluster",
-            "this Redis is a node of a cluster (cluster-enabled yes), and a redis:// URL speaks to one server: queues"
-            " in slots of other nodes cannot be reached; use a server with cluster-enabled no",
+            "this Redis is a node of a cluster (cluster-enabled yes), and such a URL speaks to one server: begin it"
+            " with redis+cluster://",
             refuse=True,
         )
 
@@ -94,13 +133,14 @@ def _persistence(facts: ServerFacts) -> Iterator[Check]:
             yield Check("redis-persistence", f"{field} is {status}: the server cannot write its data to disk")
 
 
-def _replication(facts: ServerFacts) -> Iterator[Check]:
-    replicas = int(facts.info.get("connected_slaves", 0))
-    if replicas and facts.setting("min-replicas-to-write") in (None, "0"):
+def _replication(facts: ServerFacts, mode: Mode) -> Iterator[Check]:
+    if facts.replicas and facts.setting("min-replicas-to-write") in (None, "0"):
         yield Check(
             "redis-replication",
-            f"{replicas} replicas are connected and min-replicas-to-write is 0: a failover loses answered writes",
+            f"{facts.replicas} replicas are connected and min-replicas-to-write is 0: a failover loses answered writes",
         )
+    if mode is not Mode.SERVER and not facts.replicas:
+        yield Check("redis-replicas", "no replica is connected: nothing takes over when this server fails")
 
 
 def _text(value: str | bytes) -> str:

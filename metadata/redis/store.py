@@ -25,14 +25,18 @@ from .inspection import RedisInspection
 from .jobs import RedisDelays, RedisJobs
 from .keys import Keys
 from .schedules import RedisSchedules
-from .server import findings, read_facts
+from .server import durable, findings, read_facts, version
 from .workers import RedisWorkers
+
+LAYOUT = "1"  # of keys and records; a number that changes when older versions could not read them
 
 C = TypeVar("C")
 
 
 class RedisStore:
-    """Jobs in Redis 6.2 or later. Belongs to the event loop that opened it; another thread uses a store of its own.
+    """Jobs in Redis 6.2 or later: one server, a cluster, or a master that sentinels watch over.
+
+    Belongs to the event loop that opened it; another thread uses a store of its own.
 
     Comes back by itself after an outage. Options of the URL: see `address.parse`.
     """
@@ -47,6 +51,7 @@ class RedisStore:
         self._connection = RedisConnection(address, self._keys)
         self._durable: bool | None = None
         self._epoch: str | None = None
+        self._version = ""
         self._offers: dict[type, object] = {
             Jobs: RedisJobs(self._connection),
             Delays: RedisDelays(self._connection),
@@ -76,6 +81,10 @@ class RedisStore:
         return self._epoch
 
     @property
+    def version(self) -> str:
+        return self._version
+
+    @property
     def capabilities(self) -> frozenset[type]:
         return frozenset(self._offers)
 
@@ -88,15 +97,14 @@ class RedisStore:
     async def open(self) -> None:
         await self._connection.open()
         try:
-            facts = await read_facts(self._connection)
-            refusals = [
-                check.message for check in findings(facts, allow_eviction=self._address.allow_eviction) if check.refuse
-            ]
+            servers = await read_facts(self._connection)
+            refusals = [check.message for check in findings(servers, self._address) if check.refuse]
             if refusals:
                 raise StoreRefused(f"{self._address.name} must not be used as it is: {'; '.join(refusals)}")
             await self._connection.load_scripts()
             self._epoch = await self._read_epoch()
-            self._durable = facts.durable
+            self._durable = durable(servers, self._address.mode)
+            self._version = version(servers)
         except BaseException:
             await self._connection.close()
             raise
@@ -105,17 +113,22 @@ class RedisStore:
         await self._connection.close()
 
     async def ping(self) -> None:
-        await self._connection.command("PING")
+        await self._connection.everywhere("PING")
 
     async def check(self) -> Sequence[Check]:
-        facts = await read_facts(self._connection)
-        return findings(facts, allow_eviction=self._address.allow_eviction)
+        return findings(await read_facts(self._connection), self._address)
 
     async def _read_epoch(self) -> str:
         # Read first: a server that is full refuses the SET, and still lets running jobs end.
         key = self._keys.epoch
-        epoch = await self._connection.command("GET", key)
-        if epoch is None:
-            await self._connection.command("SET", key, secrets.token_hex(16), "NX")
-            epoch = await self._connection.command("GET", key)
-        return str(epoch.decode())
+        stored = await self._connection.command("GET", key)
+        if stored is None:
+            await self._connection.command("SET", key, f"{LAYOUT}:{secrets.token_hex(16)}", "NX")
+            stored = await self._connection.command("GET", key)
+        layout, _, epoch = str(stored.decode()).rpartition(":")
+        if layout not in ("", LAYOUT):  # the first had no number
+            raise StoreRefused(
+                f"the namespace {self._keys.namespace!r} on {self._address.name} is kept in layout {layout}, and this"
+                f" version of Callboard knows layout {LAYOUT}: use the version that wrote it, or another namespace"
+            )
+        return epoch
