@@ -19,7 +19,7 @@ MAX_CLOCK_GAP_MS = 2000
 class DelayedScanner(RoundsActor):
     kind = "delayed-scanner"
     consumes = (Consumes("control.<instance>", "control", ("all", "<kind>", "<kind>.#")),)
-    publishes = ("jobs",)
+    publishes = ("jobs", "dead")
     requires = (Delays, Jobs, QueueControl)
 
     def __init__(self, stage: Stage) -> None:

@@ -61,7 +61,7 @@ class Attempt(Struct, frozen=True):
 class RepeatableScheduler(RoundsActor):
     kind = "repeatable-scheduler"
     consumes = (Consumes("control.<instance>", "control", ("all", "<kind>", "<kind>.#")),)
-    publishes = ("jobs", "events", "control")
+    publishes = ("jobs", "events", "control", "dead")
     requires = (Schedules, Jobs, Inspection, QueueControl)
 
     def __init__(self, stage: Stage) -> None:

@@ -34,7 +34,7 @@ EMPTY_FOR_SECONDS = 5.0  # how long RabbitMQ has to report a queue empty before 
 class StalledRecovery(RoundsActor):
     kind = "stalled-recovery"
     consumes = (Consumes("control.<instance>", "control", ("all", "<kind>", "<kind>.#")),)
-    publishes = ("jobs", "events")
+    publishes = ("jobs", "events", "dead")
     requires = (Jobs, Workers, QueueControl)
 
     def __init__(self, stage: Stage) -> None:

@@ -31,7 +31,6 @@ from ..metadata.contract import Ticket as ClaimTicket
 from ..metadata.errors import StoreUnavailable
 from ..runtime.actor import HAND_BACK_SECONDS, Actor, Consumes, Mailbox, Stage
 from ..runtime.backlog import Backlog, Parcel, Pending
-from ..runtime.dead_letters import DeadLetters, Letter
 from ..runtime.errors import ConfigurationError
 from ..runtime.heart import Heart
 from ..runtime.inflow import Inflow
@@ -39,6 +38,7 @@ from ..runtime.run import Interruption, Run
 from ..runtime.runs import Runs
 from ..runtime.spare import HAND_ON_SECONDS, Spare
 from ..runtime.suspects import Suspects
+from ..runtime.unusable import Unusable
 from ..runtime.wire import Command, Event, Malformed, body_of, decode_bundle, encode_body, new_job
 from ..runtime.worker_info import WorkerInfo
 
@@ -73,7 +73,6 @@ class Worker(Actor):
         self._beaten = asyncio.Event()
         self._certain_until = 0.0  # by clock.elapsed(): past it the lease may be lost, and nothing new is claimed
         self._mailbox = Mailbox(self, keys=(f"instance.{self._boot}", *(f"worker.{queue}" for queue in self._queues)))
-        self._dead = DeadLetters(stage.connections)
         self._info = WorkerInfo(
             self._queues,
             stage.options.concurrency,
@@ -89,6 +88,7 @@ class Worker(Actor):
         )
         self._suspects = Suspects(stage, busy=self._is_busy, changed=self._work, claim=self._claim_alone)
         self._group = asyncio.TaskGroup()
+        self._unusable = Unusable(stage, spawn=self._group.create_task)
         self._runs = Runs(
             stage,
             spawn=self._group.create_task,
@@ -169,18 +169,10 @@ class Worker(Actor):
                 malformed.append(Malformed(encode_body(ticket), f"is for queue {ticket.queue!r}, came by {queue!r}"))
         parcel = Parcel(delivery, bundle, parts=len(tickets) + len(malformed), arrived=self.stage.clock.elapsed())
         for part in malformed:
-            self._put_aside(queue, parcel, part.body, reason="malformed", detail=part.reason)
+            self._unusable.malformed(queue, parcel, part)
         self._inflows[queue].counted(len(tickets))
         self._backlog.add(queue, parcel, tickets)
         self._work.set()
-
-    def _put_aside(self, queue: str, parcel: Parcel, body: bytes, *, reason: str, detail: str) -> None:
-        letter = Letter(queue=queue, body=body, size=len(body), reason=reason, detail=detail, delivery=parcel.delivery)
-        self._group.create_task(self._settle_when_kept(letter, parcel))
-
-    async def _settle_when_kept(self, letter: Letter, parcel: Parcel) -> None:
-        if await self._dead.insist(letter, self.stage):
-            parcel.settle()
 
     async def _pause(self, queue: str) -> None:
         self._paused.add(queue)
@@ -272,16 +264,17 @@ class Worker(Actor):
                 self._suspects.add(queue, pending)
                 return
             case Verdict.UNKNOWN | Verdict.AHEAD:
-                why = "unknown-old" if answer.verdict is Verdict.UNKNOWN else "ahead-of-final"
-                body, detail = encode_body(ticket), f"dispatch {ticket.dispatch}"
-                self._put_aside(queue, pending.parcel, body, reason=why, detail=detail)
+                self._unusable.refused(queue, pending, answer.verdict)
                 self._free += 1
                 return
         self._free += 1
         pending.parcel.settle()
 
     def _adoptable(self, pending: Pending) -> bool:
-        """A ticket of an unknown id: fresh, or of a store that has lost its data since. Else it is a late copy."""
+        """A ticket of an unknown id: fresh, or of a store that has lost its data since. Else it is a late copy. What we
+        cannot read we cannot record."""
+        if pending.ticket.later:
+            return False
         window = self.stage.settings.adoption_window_seconds * 1000
         age = self.stage.clock.now() - pending.parcel.at
         return age < window or pending.parcel.epoch != self.stage.connections.store.epoch

@@ -29,10 +29,11 @@ from ..brokers.topology import Binding, Names, Queue, Topology
 from ..metadata.errors import CapabilityMissing, StoreUnavailable
 from .clock import Clock
 from .connections import Connections
+from .dead_letters import DeadLetters, Letter
 from .dispatcher import Dispatcher
 from .errors import ConfigurationError
 from .settings import Settings
-from .wire import Command, decode_command
+from .wire import Command, Malformed, decode_command
 
 if TYPE_CHECKING:
     from .app import Callboard
@@ -41,6 +42,7 @@ C = TypeVar("C")
 T = TypeVar("T")
 
 MAILBOX_PREFETCH = 64
+MAILBOX_LETTERS, MAILBOX_SECONDS = 10, 60.0  # so many are put aside within that time, by each actor; others are counted
 HAND_BACK_SECONDS = 5.0  # for the store to take what is handed back, after the grace is over
 
 
@@ -54,13 +56,15 @@ class Consumes(Struct, frozen=True):
 
 class Options(Struct, frozen=True, kw_only=True):
     """What a deployment tells its actors. `queues` empty: every queue that is known (for a worker: those of its app's
-    tasks). `weights` None: queues are served strictly in their order."""
+    tasks). `weights` None: queues are served strictly in their order. `logger` None: an actor logs to
+    `callboard.<kind>`."""
 
     queues: tuple[str, ...] = ()
     weights: tuple[int, ...] | None = None
     concurrency: int = 10
     executor_processes: int = 2
     grace_seconds: float = 25.0
+    logger: str | None = None
 
 
 class Stage:
@@ -76,7 +80,7 @@ class Stage:
         self.stopping = asyncio.Event()
         self._stopping_since: float | None = None
         self.hurry = asyncio.Event()  # a second signal: hand back at once
-        self.log = logging.getLogger(f"callboard.{actor.kind}")
+        self.log = logging.getLogger(options.logger or f"callboard.{actor.kind}")
 
     @property
     def settings(self) -> Settings:
@@ -200,7 +204,9 @@ class Actor(ABC):
 class Mailbox:
     """An actor's exclusive queue on `callboard.control`; it goes with the connection and comes back with the next.
 
-    Commands only make things quicker, so an actor does not wait for its mailbox: `open` goes on trying by itself.
+    Commands only make things quicker, so an actor does not wait for its mailbox: `open` goes on trying by itself. What
+    is no command is put aside, by each actor that it reached; a command of a later version is for newer actors, and
+    passed over.
     """
 
     def __init__(self, actor: Actor, *, keys: tuple[str, ...]) -> None:
@@ -209,6 +215,10 @@ class Mailbox:
         self._keys = ("all", actor.kind, *keys)
         self._consumer: Consumer | None = None
         self._opening: asyncio.Task[None] | None = None
+        self._dead = DeadLetters(actor.stage.connections)
+        self._putting_aside: set[asyncio.Task[None]] = set()
+        self._counted_since = float("-inf")
+        self._count = 0
 
     async def open(self) -> None:
         try:
@@ -229,6 +239,8 @@ class Mailbox:
     async def close(self) -> None:
         if self._opening is not None:
             self._opening.cancel()
+        for task in self._putting_aside:
+            task.cancel()
         if self._consumer is not None:
             await self._consumer.cancel()
 
@@ -246,8 +258,41 @@ class Mailbox:
 
     def _receive(self, delivery: Delivery) -> None:
         command = decode_command(delivery.body)
-        if command is None:
-            self._actor.stage.log.warning("ignored a message to %s that is no command", self._queue)
-        else:
+        if isinstance(command, Command):
             self._actor.receive(command)
+        elif self._is_one_too_many(command):
+            pass
+        elif command.later:
+            self._actor.stage.log.warning("passed over a command: %s", command.reason)
+        else:
+            task = asyncio.get_running_loop().create_task(self._put_aside(delivery, command.reason))
+            self._putting_aside.add(task)
+            task.add_done_callback(self._putting_aside.discard)
+            return
         delivery.ack()
+
+    def _is_one_too_many(self, bad: Malformed) -> bool:
+        stage = self._actor.stage
+        elapsed = stage.clock.elapsed()
+        if elapsed - self._counted_since > MAILBOX_SECONDS:
+            if self._count > MAILBOX_LETTERS:
+                stage.log.warning("dropped %d messages that were no commands", self._count - MAILBOX_LETTERS)
+            self._counted_since, self._count = elapsed, 0
+        self._count += 1
+        if self._count == MAILBOX_LETTERS + 1:
+            stage.log.warning(
+                "further messages that are no commands are only counted, such as this one: %s", bad.reason
+            )
+        return self._count > MAILBOX_LETTERS
+
+    async def _put_aside(self, delivery: Delivery, reason: str) -> None:
+        letter = Letter(
+            queue=None,
+            body=delivery.body,
+            size=delivery.size,
+            reason="malformed",
+            detail=f"no command: {reason}",
+            delivery=delivery,
+        )
+        if await self._dead.insist(letter, self._actor.stage):
+            delivery.ack()

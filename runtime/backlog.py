@@ -125,12 +125,13 @@ class Backlog:
 
     def excess(self, queue: str, *, room: int, arrived_before: float) -> list[Pending]:
         """Take out what came in bundles before that moment and is beyond the next `room` tickets: others shall have
-        it. A ticket that came alone stays: sending it on would gain nothing."""
+        it. A ticket that came alone stays: sending it on would gain nothing. So does what we cannot read in full."""
         kept: list[Pending] = []
         excess: list[Pending] = []
         for index, pending in enumerate(self._queues[queue]):
             parcel = pending.parcel
-            if index >= room and not parcel.single and parcel.arrived < arrived_before:
+            settled = parcel.single or pending.ticket.later
+            if index >= room and not settled and parcel.arrived < arrived_before:
                 excess.append(pending)
             else:
                 kept.append(pending)

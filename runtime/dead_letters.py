@@ -18,17 +18,21 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 from msgspec import Struct, field
 
 from ..brokers.errors import BrokerUnavailable
 from ..brokers.message import Delivery, Message, Receipt
-from .actor import Stage
 from .connections import Connections
 from .job_id import check_queue
 from .settings import Settings
+
+if TYPE_CHECKING:
+    from .actor import Stage  # whose mailbox puts aside what is no command
+
+PUT_BACK_SINCE = "callboard-put-back-since"  # ms since the Unix epoch; a header of what is not yet a letter
 
 MAX_BODY = 64 * 1024  # bytes of the original that are kept
 MAX_DETAIL = 1000

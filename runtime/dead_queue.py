@@ -25,7 +25,7 @@ from ..brokers.message import Delivery, Message, Receipt
 from ..brokers.topology import Names
 from .clock import Clock
 from .dead_letter import DeadLetter, Filter, object_of, read_letter, text_of
-from .dead_letters import DETAIL, EXCHANGE, LETTER, PATH, PROPERTIES, REASON, ROUTING_KEY, SIZE, TIME
+from .dead_letters import DETAIL, EXCHANGE, LETTER, PATH, PROPERTIES, PUT_BACK_SINCE, REASON, ROUTING_KEY, SIZE, TIME
 from .submission import MESSAGE_ID_HEADER
 from .wire import Ticket, encode
 
@@ -256,7 +256,9 @@ class DeadQueue:
             exchange = self._names.submit  # RabbitMQ 3 leaves an exchange that a stranger forged in `x-death`
         if exchange == self._names.jobs:
             with suppress(msgspec.DecodeError, UnicodeDecodeError):  # else it is requeued as it is
-                exchange, body = self._names.submit, _as_submission(_ticket.decode(body))
+                ticket = _ticket.decode(body)
+                if not ticket.later:
+                    exchange, body = self._names.submit, _as_submission(ticket)
         if exchange == "" and letter.routing_key != self._names.intake:
             raise CannotRequeue(f"it was sent to the queue {letter.routing_key!r}, which takes no submissions")
         if exchange not in ("", self._names.submit, self._names.jobs):
@@ -267,6 +269,7 @@ class DeadQueue:
             for name, value in object_of(given.get("headers")).items()
             if isinstance(value, str | int) and not name.startswith("x-") and len(name.encode()) < 128
         }
+        headers.pop(PUT_BACK_SINCE, None)
         headers[MESSAGE_ID_HEADER] = text_of(given.get("message_id")) or letter.id
         return Message(
             exchange=exchange,

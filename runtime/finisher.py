@@ -89,7 +89,7 @@ class Finisher:
 
     def _done(self, run: Run, outcome: Outcome, answer: Finished) -> None:
         ticket, dispatcher, now = run.ticket, self._stage.dispatcher, self._stage.clock.now()
-        if answer.state is State.WAITING:
+        if answer.state is State.WAITING and not ticket.later:  # else a relay sends it: its payload is in the store
             payload = encode_body(body_of(ticket))
             dispatcher.send_soon([Ready(run.queue, ticket.id, answer.dispatch, ticket.priority, payload)])
         soon = now + self._stage.settings.scan_interval * 1000

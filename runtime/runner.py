@@ -27,9 +27,9 @@ from .results import ErrorInfo, ResultInvalid, ResultTooLarge, describe_error, e
 from .retry import Backoff, RetryPolicy
 from .run import Interruption, Run
 from .task import Task
-from .wire import Ticket
+from .wire import VERSION, Ticket
 
-PARK_SECONDS = 10.0  # until a task that nobody here knows is looked for again: a deploy may be under way
+PARK_SECONDS = 10.0  # until a job that nobody here can run is tried again: a deploy may be under way
 
 # The task ran and its side effects are done; running it again would not make its result any better.
 _HOPELESS = (ArgumentsInvalid, ResultInvalid, ResultTooLarge)
@@ -55,9 +55,9 @@ class Runner:
 
     async def run(self, run: Run) -> Outcome:
         task = self._app.tasks.get(run.ticket.task)
-        if task is None:
+        if task is None or run.ticket.later:
             self._released()
-            return self._unknown(run)
+            return self._incompatible(run)
         try:
             run.context = self._context(run)
             policy = _policy(task.declared.retry, run.ticket)
@@ -157,16 +157,21 @@ class Runner:
         # Also where the lease was lost: the store refuses it then, which is how the loss is told and counted.
         return self._outcome(run, Ending.RELEASE, None, reason=f"interrupted: {reason}")
 
-    def _unknown(self, run: Run) -> Outcome:
-        now = self._stage.clock.now()
+    def _incompatible(self, run: Run) -> Outcome:
+        """Parked for `unknown_task_grace`, in case a deploy is under way; then it fails."""
+        ticket, now = run.ticket, self._stage.clock.now()
         grace = round(self._stage.settings.unknown_task_grace * 1000)
         since = run.claimed.parked_at or now
-        what = f"no worker of queue {run.queue!r} knows the task {run.ticket.task!r}"
+        if ticket.later:
+            kind, hint = "callboard.LaterVersion", "was the upgrade of the workers left unfinished?"
+            what = f"no worker of queue {run.queue!r} reads its wire version {ticket.v}, this one only {VERSION}"
+        else:
+            kind, hint = "callboard.UnknownTask", "is its module imported?"
+            what = f"no worker of queue {run.queue!r} knows the task {ticket.task!r}"
         if now - since >= grace:
-            message = f"{what}, for {grace / 1000:g} s; is its module imported?"
-            error = ErrorInfo(type="callboard.UnknownTask", message=message)
+            error = ErrorInfo(type=kind, message=f"{what}, for {grace / 1000:g} s; {hint}")
             return self._outcome(run, Ending.FAILED, error, keep=self._keep_failed(run, None))
-        self._stage.log.warning("%s; job %s is tried again in %g s", what, run.ticket.id, PARK_SECONDS)
+        self._stage.log.warning("%s; job %s is tried again in %g s", what, ticket.id, PARK_SECONDS)
         pause = min(round(PARK_SECONDS * 1000), max(grace, 100))
         return self._outcome(run, Ending.PARK, None, run_at=now + pause, reason=what)
 

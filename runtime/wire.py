@@ -8,6 +8,12 @@
 A job's payload is its ticket without the dispatch number, encoded once where the job is made. The store keeps those
 bytes; sending a ticket again puts the number in front of them. Arguments are carried as raw JSON from the producer to
 the task, so nothing on the way can change a number or a list.
+
+Versions: members that are added change nothing, since readers pass over what they do not know. Whoever sends what an
+older reader must not take for what it knows raises `v`: of the message, or of the one job whose payload needs it, which
+keeps it through relays and scanners of any version. Every version keeps, for the older ones, `v` and `jobs` of a
+message, and of each ticket `dispatch`, `id`, `queue`, `task` and `created_at`: with these a worker parks in the store
+what it cannot read, for one that can.
 """
 
 from __future__ import annotations
@@ -34,16 +40,19 @@ Id = Annotated[str, Meta(min_length=1, max_length=400)]
 
 NO_ARGS = Raw(b"[]")
 NO_KWARGS = Raw(b"{}")
+NO_JOBS = "it holds no jobs"
 ABSENT = Raw(b"")  # false; msgspec takes `Raw | None` for "null and nothing else"
 
 
 class Body(Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
-    """What is constant in a job's life. Moments in ms since the epoch; `timeout` in ms; `backoff` as in retry.py."""
+    """What is constant in a job's life. Moments in ms since the epoch; `timeout` in ms; `backoff` as in retry.py. `v`:
+    the version that a reader has to know; of a later one than ours, only what every version keeps is here."""
 
     id: Id
     queue: Annotated[str, Meta(min_length=1, max_length=128)]
     task: Annotated[str, Meta(min_length=1, max_length=200)]
     created_at: Moment
+    v: Annotated[int, Meta(ge=1)] = 1
     args: Raw = NO_ARGS
     kwargs: Raw = NO_KWARGS
     priority: Annotated[int, Meta(ge=1, le=10)] = 5
@@ -58,6 +67,11 @@ class Body(Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
 class Ticket(Body, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     dispatch: Annotated[int, Meta(ge=1, le=MAX_DISPATCH)]
 
+    @property
+    def later(self) -> bool:
+        """It is of a version that is not ours to read."""
+        return self.v > VERSION
+
 
 class Bundle(Struct, frozen=True, kw_only=True):
     v: int
@@ -71,6 +85,21 @@ class _LooseBundle(Struct, frozen=True, kw_only=True):
     epoch: str = ""
     at: Moment = 0
     jobs: list[Raw] = []
+
+
+class _Versioned(Struct, frozen=True):
+    v: int
+
+
+class _Kept(Struct, frozen=True, kw_only=True):
+    """Of a ticket, and of the payload that it is made of, what every version keeps."""
+
+    id: Id
+    queue: Annotated[str, Meta(min_length=1, max_length=128)]
+    task: Annotated[str, Meta(min_length=1, max_length=200)]
+    created_at: Moment
+    dispatch: Annotated[int, Meta(ge=1, le=MAX_DISPATCH)] | None = None
+    v: Annotated[int, Meta(ge=1)] = 1
 
 
 class Event(Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
@@ -106,17 +135,22 @@ class Command(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class Malformed(Struct, frozen=True):
-    """A part of a message that could not be read: its bytes and why."""
+    """A part of a message that could not be read: its bytes and why. `later`: it is of a later version, for somebody
+    else to read."""
 
     body: bytes
     reason: str
+    later: bool = False
 
 
+_BAD = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 _encoder = msgspec.json.Encoder()
 _body = msgspec.json.Decoder(Body)
 _ticket = msgspec.json.Decoder(Ticket)
 _bundle = msgspec.json.Decoder(Bundle)
 _loose = msgspec.json.Decoder(_LooseBundle)
+_versioned = msgspec.json.Decoder(_Versioned)
+_kept = msgspec.json.Decoder(_Kept)
 _events = msgspec.json.Decoder(Events)
 _command = msgspec.json.Decoder(Command)
 
@@ -126,8 +160,14 @@ def encode_body(body: Body) -> bytes:
 
 
 def decode_body(payload: bytes) -> Body:
-    """A stored payload. Raises msgspec.DecodeError if it is not one of ours."""
-    return _body.decode(payload)
+    """A stored payload; of a later version, what can be read. Raises msgspec.DecodeError if it is not one of ours."""
+    try:
+        return _body.decode(payload)
+    except _BAD:
+        if _version_of(payload) <= VERSION:
+            raise
+    kept = _kept.decode(payload)
+    return Body(id=kept.id, queue=kept.queue, task=kept.task, created_at=kept.created_at, v=kept.v)
 
 
 def body_of(ticket: Ticket) -> Body:
@@ -168,14 +208,15 @@ def split_bundles(ready: Sequence[Ready]) -> Iterable[Sequence[Ready]]:
 
 
 def decode_bundle(body: bytes) -> tuple[Bundle, list[Malformed]]:
-    """The jobs that can be read, and what can't be, each with its reason. Never raises for bad bytes."""
+    """The jobs that can be read, or parked (`Ticket.later`), and what can't be, each with its reason. Never raises for
+    bad bytes."""
     try:
         bundle = _bundle.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+    except _BAD as error:
         return _decode_piecewise(body, reason=str(error))
-    if bundle.v > VERSION:
-        return _empty(), [Malformed(body, f"wire version {bundle.v} is newer than this worker's {VERSION}")]
-    return bundle, []
+    if bundle.v > VERSION or any(ticket.v > VERSION for ticket in bundle.jobs):
+        return _decode_piecewise(body, reason="")
+    return bundle, [] if bundle.jobs else [Malformed(body, NO_JOBS)]
 
 
 def _empty() -> Bundle:
@@ -185,18 +226,49 @@ def _empty() -> Bundle:
 def _decode_piecewise(body: bytes, *, reason: str) -> tuple[Bundle, list[Malformed]]:
     try:
         loose = _loose.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return _empty(), [Malformed(body, reason)]
-    if loose.v > VERSION:
-        return _empty(), [Malformed(body, f"wire version {loose.v} is newer than this worker's {VERSION}")]
+    except _BAD:
+        return _empty(), [_malformed(body, reason)]
     tickets: list[Ticket] = []
     malformed: list[Malformed] = []
     for raw in loose.jobs:
         try:
-            tickets.append(_ticket.decode(raw))
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-            malformed.append(Malformed(bytes(raw), str(error)))
+            tickets.append(_read_ticket(raw, version=loose.v))
+        except _BAD as error:
+            malformed.append(_malformed(bytes(raw), str(error), at_least=loose.v))
+    if not loose.jobs:
+        malformed.append(_malformed(body, NO_JOBS))
     return Bundle(v=loose.v, epoch=loose.epoch, at=loose.at, jobs=tickets), malformed
+
+
+def _read_ticket(raw: Raw, *, version: int) -> Ticket:
+    if max(version, _version_of(raw)) <= VERSION:
+        return _ticket.decode(raw)
+    kept = _kept.decode(raw)
+    if kept.dispatch is None:
+        raise msgspec.ValidationError("Object missing required field `dispatch`")
+    return Ticket(
+        id=kept.id,
+        queue=kept.queue,
+        task=kept.task,
+        created_at=kept.created_at,
+        dispatch=kept.dispatch,
+        v=max(kept.v, version),
+    )
+
+
+def _malformed(body: bytes, reason: str, *, at_least: int = 0) -> Malformed:
+    version = max(at_least, _version_of(body))
+    if version <= VERSION:
+        return Malformed(body, reason)
+    return Malformed(body, f"wire version {version} is newer than this one's {VERSION}", later=True)
+
+
+def _version_of(body: bytes | Raw) -> int:
+    """1 where nothing is said, or nothing that can be read."""
+    try:
+        return _versioned.decode(body).v
+    except _BAD:
+        return 1
 
 
 def encode_events(events: list[Event]) -> bytes:
@@ -204,10 +276,11 @@ def encode_events(events: list[Event]) -> bytes:
 
 
 def decode_events(body: bytes) -> list[Event]:
-    """Events in a message; none where it is not one of ours."""
+    """Events in a message; none where it is not one of ours. Of a later version, what can be read: an event only wakes
+    and shows, and whoever needs to be sure looks into the store."""
     try:
         return _events.decode(body).events
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+    except _BAD:
         return []
 
 
@@ -215,13 +288,12 @@ def encode_command(command: Command) -> bytes:
     return _encoder.encode(command)
 
 
-def decode_command(body: bytes) -> Command | None:
-    """None: not a command that this version knows how to read."""
+def decode_command(body: bytes) -> Command | Malformed:
     try:
         command = _command.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return None
-    return command if command.v <= VERSION else None
+    except _BAD as error:
+        return _malformed(body, str(error))
+    return command if command.v <= VERSION else _malformed(body, "")
 
 
 def encode(value: Any) -> bytes:

@@ -119,7 +119,7 @@ class Fleet:
             "CALLBOARD_NAMESPACE": deployed.namespace,
             "CALLBOARD_STORE": deployed.store,
             "CALLBOARD_BROKER": deployed.broker,
-            "PYTHONPATH": str(TESTS),
+            "PYTHONPATH": os.pathsep.join([str(TESTS), *filter(None, [os.environ.get("PYTHONPATH")])]),
             **environment,
         }
         folder.mkdir(parents=True, exist_ok=True)

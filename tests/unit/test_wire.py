@@ -19,6 +19,7 @@ from callboard.runtime.wire import (
     Body,
     Command,
     Event,
+    Malformed,
     body_of,
     decode_body,
     decode_bundle,
@@ -81,12 +82,46 @@ def test_what_has_its_default_is_not_written_and_is_read_back_as_the_default() -
     assert not read.meta
 
 
-def test_a_message_of_a_newer_version_is_put_aside_whole() -> None:
-    message = bundle_of(body()).replace(b'{"v":1', b'{"v":2', 1)
+LATER = b'{"id":"j","queue":"q","task":"t","created_at":1,"v":2,"args":"packed"}'
+
+
+def test_of_a_later_version_is_read_what_every_version_keeps() -> None:
+    message = bundle_of(body(args=Raw(b"[1]"), priority=3)).replace(b'{"v":1', b'{"v":2', 1)
+    bundle, malformed = decode_bundle(message)
+    (ticket,) = bundle.jobs
+    assert malformed == []
+    assert (ticket.id, ticket.queue, ticket.task, ticket.created_at, ticket.dispatch) == ("j", "q", "t", 1, 3)
+    assert (ticket.v, ticket.later, bytes(ticket.args)) == (2, True, b"[]")
+
+
+def test_a_payload_keeps_its_version_in_the_bundle_of_an_older_sender() -> None:
+    message = encode_bundle([ready(encode_body(body(id="a"))), ready(LATER)], epoch="e", at=7)
+    bundle, malformed = decode_bundle(message)
+    assert [(ticket.id, ticket.v, ticket.later) for ticket in bundle.jobs] == [("a", 1, False), ("j", 2, True)]
+    assert (bundle.epoch, bundle.at, malformed) == ("e", 7, [])
+    assert (decode_body(LATER).v, decode_body(LATER).task) == (2, "t")
+
+
+@pytest.mark.parametrize(
+    "message",
+    [b'{"v":2}', b'{"v":2,"jobs":"packed"}', b'{"v":2,"jobs":[]}', b'{"v":99999999999999999999999,"jobs":{"a":1}}'],
+)
+def test_what_cannot_be_parked_of_a_later_version_is_for_somebody_else(message: bytes) -> None:
     bundle, (malformed,) = decode_bundle(message)
     assert bundle.jobs == []
-    assert malformed.body == message
-    assert "wire version 2 is newer than this worker's 1" in malformed.reason
+    assert (malformed.body, malformed.later) == (message, True)
+    assert "is newer than this one's 1" in malformed.reason
+
+
+def test_a_ticket_of_a_later_version_that_cannot_be_parked_is_told_from_a_broken_one() -> None:
+    message = encode_bundle([ready(b'{"name":"j","v":2}'), ready(b'{"name":"j"}')], epoch="e", at=7)
+    bundle, malformed = decode_bundle(message)
+    assert (bundle.jobs, [part.later for part in malformed]) == ([], [True, False])
+
+
+def test_a_bundle_without_jobs_is_malformed() -> None:
+    message = b'{"v":1,"epoch":"e","at":1,"jobs":[]}'
+    assert [part.reason for part in decode_bundle(message)[1]] == ["it holds no jobs"]
 
 
 def test_members_that_a_newer_version_added_are_passed_over() -> None:
@@ -114,9 +149,10 @@ NOT_OURS = [
 def test_bytes_that_are_not_ours_never_raise(message: bytes) -> None:
     bundle, malformed = decode_bundle(message)
     assert bundle.jobs == []
-    assert [part.body for part in malformed] in ([message], [])
+    assert [(part.body, part.later) for part in malformed] == [(message, False)]
     assert decode_events(message) == []
-    assert decode_command(message) is None
+    assert isinstance(command := decode_command(message), Malformed)
+    assert (command.body, command.later) == (message, False)
 
 
 @given(st.binary(max_size=200))
@@ -131,7 +167,9 @@ def test_events_and_commands_come_back_equal() -> None:
     assert decode_events(encode_events([event, event])) == [event, event]
     command = Command(command="cancel", queue="q", jobs=("a", "b"))
     assert decode_command(encode_command(command)) == command
-    assert decode_command(encode_command(Command(command="wake", v=2))) is None
+    later = decode_command(encode_command(Command(command="wake", v=2)))
+    assert isinstance(later, Malformed)
+    assert (later.later, later.reason) == (True, "wire version 2 is newer than this one's 1")
 
 
 def test_bundles_are_cut_by_number_and_by_size() -> None:
