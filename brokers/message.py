@@ -46,15 +46,31 @@ class Delivery(Protocol):
 
     body: bytes
     size: int
-    exchange: str
-    routing_key: str
     redelivered: bool
-    message_id: str | None
-    correlation_id: str | None
-    reply_to: str | None
-    content_type: str | None
-    content_encoding: str | None
-    headers: dict[str, Any]
+
+    @property
+    def exchange(self) -> str: ...
+
+    @property
+    def routing_key(self) -> str: ...
+
+    @property
+    def message_id(self) -> str | None: ...
+
+    @property
+    def correlation_id(self) -> str | None: ...
+
+    @property
+    def reply_to(self) -> str | None: ...
+
+    @property
+    def content_type(self) -> str | None: ...
+
+    @property
+    def content_encoding(self) -> str | None: ...
+
+    @property
+    def headers(self) -> dict[str, Any]: ...
 
     @property
     def lost(self) -> bool:

@@ -24,8 +24,10 @@ from ..message import Message, Receipt
 from ..topology import Topology
 from .consumer import RabbitMQConsumer
 from .declarer import Declarer
+from .framing import Frames, frames_for
 from .keeper import Backoff, Keeper, report
 from .link import Link, NotThere, masked, parse_url
+from .plain_publisher import PlainPublisher
 from .publisher import Publisher
 
 CONFIRMS_AT_CLOSE_SECONDS = 5.0
@@ -34,23 +36,25 @@ log = logging.getLogger(__name__)
 
 
 class RabbitMQBroker:
-    """`url`: amqp://user:password@host:port/vhost, or amqps:// with aiormq's query (cafile, certfile, keyfile ...)."""
+    """`url`: amqp://user:password@host:port/vhost, or amqps:// with aiormq's query (cafile, certfile, keyfile ...);
+    `?frames=` as framing.py says."""
 
     scheme: ClassVar[str] = "amqp"
     shared: ClassVar[bool] = True
 
     def __init__(self, url: str, *, name: str, random: Random | None = None) -> None:
-        self._url = parse_url(url)
+        self._url, self._frames = frames_for(parse_url(url))
         self._masked = masked(self._url)
         self._random = random or Random()
         self._boot = secrets.token_hex(8)
+        self._prefix = self._boot.encode()
         self._ids = count(1)
         self._version = ""
         self._connected = False
         self._watchers: list[Callable[[bool], None]] = []
         self._topologies: dict[Topology, None] = {}
         self._consumers: dict[RabbitMQConsumer, None] = {}
-        self._publisher: Publisher | None = None
+        self._publisher: Publisher | PlainPublisher | None = None
         self._declarer: Declarer | None = None
         self._background: set[asyncio.Task[None]] = set()
         self._publishing = self._keeper(f"{name} (publishing)", self._set_up_publishing)
@@ -142,7 +146,7 @@ class RabbitMQBroker:
 
     def _keeper(self, name: str, set_up: Callable[[Link], Awaitable[None]]) -> Keeper:
         return Keeper(
-            connect=lambda: Link(self._url, name=name, changed=self._tell),
+            connect=lambda: Link(self._url, frames=self._frames, name=name, changed=self._tell),
             set_up=set_up,
             changed=self._tell,
             random=self._random,
@@ -179,12 +183,13 @@ class RabbitMQBroker:
             raise
 
     async def _set_up_publishing(self, link: Link) -> None:
-        publisher = Publisher(link, new_id=self._new_message_id, missing=self._declare_missing)
+        made = Publisher if link.frames is Frames.FAST else PlainPublisher
+        publisher = made(link, new_id=self._new_message_id, missing=self._declare_missing)
         await publisher.open()
         self._publisher = publisher
 
-    def _new_message_id(self) -> str:
-        return f"{self._boot}-{next(self._ids)}"
+    def _new_message_id(self) -> bytes:
+        return b"%s-%d" % (self._prefix, next(self._ids))
 
     async def _set_up_consuming(self, link: Link) -> None:
         self._version = link.server_version

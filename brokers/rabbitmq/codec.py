@@ -1,6 +1,6 @@
-"""The five methods of AMQP 0-9-1 that carry the load, to and from bytes: publish, ack, nack; deliver, return.
+"""The methods of AMQP 0-9-1 that carry the load, to and from bytes: publish, ack, nack; deliver, return, the confirms.
 
-Everything else (handshake, channels, declarations, heartbeats) is aio-pika's.
+Everything else (handshake, channels, declarations, heartbeats) is aiormq's.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from ..message import Message
 
 METHOD, HEADER, BODY, HEARTBEAT = 1, 2, 3, 8  # kinds of frames
 FRAME_OVERHEAD = 8
+FRAME_END = 0xCE
 HEARTBEAT_FRAME = b"\x08\x00\x00\x00\x00\x00\x00\xce"
 
 BASIC_CANCEL = 60 << 16 | 30
@@ -23,24 +24,28 @@ BASIC_DELIVER = 60 << 16 | 60
 BASIC_ACK = 60 << 16 | 80
 BASIC_NACK = 60 << 16 | 120
 CHANNEL_CLOSE = 20 << 16 | 40
+CONNECTION_CLOSE = 10 << 16 | 50
 CONNECTION_BLOCKED = 10 << 16 | 60
 CONNECTION_UNBLOCKED = 10 << 16 | 61
 
+_END = b"\xce"
 _FRAME = struct.Struct(">BHI")
 _PUBLISH = struct.pack(">HHH", 60, 40, 0)
-_CONTENT = struct.Struct(">HHQH")
+_CONTENT_FRAME = struct.Struct(">BHIHHQH")
 _TAG_AND_BITS = struct.Struct(">QB")
 _SETTLE = struct.Struct(">BHIIQBB")
 _NACK_BITS_REQUEUE = 2
+_MESSAGE_ID = 1 << 7
+_NOTHING = (None, None, None)
 
 
-class Delivered(Struct):
-    """The arguments of basic.deliver. Names may be any bytes on the wire; what is not UTF-8 is replaced."""
+class Shape(Struct, frozen=True):
+    """All of a message to publish but its id and its body: the payload of the method frame, and the flags and bytes of
+    the properties before the id, which is the last one that is sent."""
 
-    tag: int
-    redelivered: bool
-    exchange: str
-    routing_key: str
+    method: bytes
+    flags: int
+    properties: bytes
 
 
 def _short(text: str) -> bytes:
@@ -55,12 +60,12 @@ def _read_short(arguments: bytes, position: int) -> tuple[str, int]:
     return arguments[position + 1 : end].decode(errors="replace"), end
 
 
-def publish_payloads(message: Message, message_id: str) -> tuple[bytes, bytes]:
-    """The payloads of the method frame and of the content header. ValueError: AMQP cannot carry a value."""
+def shape(message: Message) -> Shape:
+    """ValueError: AMQP cannot carry a value."""
     method = (
         _PUBLISH + _short(message.exchange) + _short(message.routing_key) + (b"\x01" if message.mandatory else b"\x00")
     )
-    flags = 1 << 15 | 1 << 12 | 1 << 7
+    flags = 1 << 15 | 1 << 12 | _MESSAGE_ID
     parts = [_short(message.content_type)]
     if message.headers:
         if not all(isfinite(value) for value in message.headers.values() if isinstance(value, float)):
@@ -80,33 +85,73 @@ def publish_payloads(message: Message, message_id: str) -> tuple[bytes, bytes]:
     if message.expiration is not None:
         flags |= 1 << 8
         parts.append(_short(str(message.expiration)))
-    parts.append(_short(message_id))
-    return method, _CONTENT.pack(60, 0, len(message.body), flags) + b"".join(parts)
+    return Shape(method, flags, b"".join(parts))
 
 
-def content_frames(*, channel: int, method: bytes, header: bytes, body: bytes, frame_max: int) -> bytes:
-    """A method with its content, ready to be written at once."""
-    frames = [
+class Shapes:
+    """Remembers the shapes of messages that differ in their bodies only: most do."""
+
+    REMEMBERED = 256
+
+    def __init__(self) -> None:
+        self._shapes: dict[tuple[object, ...], Shape] = {}
+
+    def __len__(self) -> int:
+        return len(self._shapes)
+
+    def of(self, message: Message) -> Shape:
+        if message.headers or (message.correlation_id, message.reply_to, message.expiration) != _NOTHING:
+            return shape(message)
+        key = (
+            message.exchange,
+            message.routing_key,
+            message.priority,
+            message.persistent,
+            message.mandatory,
+            message.content_type,
+        )
+        known = self._shapes.get(key)
+        if known is None:
+            if len(self._shapes) >= self.REMEMBERED:
+                self._shapes.clear()
+            known = self._shapes[key] = shape(message)
+        return known
+
+
+def publish_frames(*, channel: int, shape: Shape, message_id: bytes, body: bytes, frame_max: int) -> bytes:
+    """A message, ready to be written at once. `message_id`: up to 255 bytes."""
+    method, properties = shape.method, shape.properties
+    size = len(body)
+    parts = [
         _FRAME.pack(METHOD, channel, len(method)),
         method,
-        b"\xce",
-        _FRAME.pack(HEADER, channel, len(header)),
-        header,
-        b"\xce",
+        _END,
+        _CONTENT_FRAME.pack(HEADER, channel, 15 + len(properties) + len(message_id), 60, 0, size, shape.flags),
+        properties,
+        bytes((len(message_id),)),
+        message_id,
+        _END,
     ]
     room = frame_max - FRAME_OVERHEAD
-    for start in range(0, len(body), room):
-        part = body[start : start + room]
-        frames += (_FRAME.pack(BODY, channel, len(part)), part, b"\xce")
-    return b"".join(frames)
+    if 0 < size <= room:
+        parts += (_FRAME.pack(BODY, channel, size), body, _END)
+    else:
+        for start in range(0, size, room):
+            part = body[start : start + room]
+            parts += (_FRAME.pack(BODY, channel, len(part)), part, _END)
+    return b"".join(parts)
 
 
 def ack_frame(*, channel: int, tag: int, multiple: bool) -> bytes:
-    return _SETTLE.pack(METHOD, channel, 13, BASIC_ACK, tag, multiple, 0xCE)
+    return _SETTLE.pack(METHOD, channel, 13, BASIC_ACK, tag, multiple, FRAME_END)
 
 
 def nack_frame(*, channel: int, tag: int, requeue: bool) -> bytes:
-    return _SETTLE.pack(METHOD, channel, 13, BASIC_NACK, tag, _NACK_BITS_REQUEUE if requeue else 0, 0xCE)
+    return _SETTLE.pack(METHOD, channel, 13, BASIC_NACK, tag, _NACK_BITS_REQUEUE if requeue else 0, FRAME_END)
+
+
+def frame(kind: int, channel: int, payload: bytes) -> bytes:
+    return _FRAME.pack(kind, channel, len(payload)) + payload + _END
 
 
 def read_confirm(arguments: bytes) -> tuple[int, bool]:
@@ -115,13 +160,13 @@ def read_confirm(arguments: bytes) -> tuple[int, bool]:
     return tag, bool(bits & 1)
 
 
-def read_deliver(arguments: bytes) -> Delivered:
-    position = 1 + arguments[0]  # behind the consumer's tag
-    tag, redelivered = _TAG_AND_BITS.unpack_from(arguments, position)
-    exchange, position = _read_short(arguments, position + 9)
-    return Delivered(tag, bool(redelivered), exchange, _read_short(arguments, position)[0])
+def read_address(names: bytes) -> tuple[str, str]:
+    """Exchange and routing key, the last arguments of basic.deliver. Names may be any bytes on the wire; what is not
+    UTF-8 is replaced."""
+    exchange, position = _read_short(names, 0)
+    return exchange, _read_short(names, position)[0]
 
 
 def read_close(arguments: bytes) -> tuple[int, str]:
-    """(reply code, reply text) of channel.close."""
+    """(reply code, reply text) of channel.close or connection.close."""
     return int.from_bytes(arguments[:2], "big"), _read_short(arguments, 2)[0]

@@ -96,7 +96,7 @@ class Keeper:
             if self.link is not None:
                 since = loop.time()
                 await asyncio.wait([self.link.lost])  # which does not cancel it together with this task
-                log.warning("The connection to %s was lost", self.link.broker)
+                log.warning("The connection %s to %s was lost: %s", self.link.name, self.link.broker, self.link.reason)
                 self.link.abort()
                 self.link = None
                 self._changed()

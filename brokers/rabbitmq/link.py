@@ -24,7 +24,11 @@ from yarl import URL
 
 from ..contract import BODY_LIMIT
 from ..errors import BrokerError, BrokerUnavailable, TopologyMismatch
-from .tap import Listener, Tap, TapFactory
+from .assembly import Assembly, Ending, Listener
+from .framing import Frames
+from .quiet import quiet
+from .strainer import Strainer
+from .tap import Tap, TapFactory
 
 HEARTBEAT_SECONDS = 15
 CONNECT_SECONDS = 10.0
@@ -82,11 +86,14 @@ def translated(broker: str) -> Iterator[None]:
 class Link:
     """`lost` is done as soon as the socket is; `changed` is called when an alarm blocks or unblocks the connection."""
 
-    def __init__(self, url: URL, *, name: str, changed: Callable[[], None]) -> None:
+    def __init__(self, url: URL, *, frames: Frames, name: str, changed: Callable[[], None]) -> None:
         self.broker = masked(url)
+        self.frames = frames
         self.blocked = False
         self.lost: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.name = name
         self._changed = changed
+        self._error = ""
         self._tap = Tap(lost=self._on_lost, blocked=self._on_blocked)
         self._factory = TapFactory(self._tap)
         self._connection = Connection(
@@ -97,7 +104,7 @@ class Link:
 
     async def open(self) -> None:
         try:
-            with translated(self.broker):
+            with translated(self.broker), quiet(self._on_error):
                 async with asyncio.timeout(CONNECT_SECONDS):
                     await self._connection.connect()
         except BaseException:
@@ -107,6 +114,11 @@ class Link:
     @property
     def up(self) -> bool:
         return not self._tap.closed and not self.lost.done()
+
+    @property
+    def reason(self) -> str:
+        """Why it was lost: what the server or the network said, else aiormq's error."""
+        return self._tap.reason or self._error or "it ended without a word"
 
     @property
     def writable(self) -> bool:
@@ -129,10 +141,17 @@ class Link:
             async with asyncio.timeout(ANSWER_SECONDS):
                 return await self._connection.channel(publisher_confirms=confirms)
 
-    def listen(self, channel: int, listener: Listener, *, body_limit: int = BODY_LIMIT) -> None:
-        self._tap.listen(channel, listener, body_limit=body_limit)
+    def assemble(self, channel: int, listener: Listener, *, body_limit: int = BODY_LIMIT) -> None:
+        """The frames that carry the load are put together for the listener; aiormq sees none of them."""
+        self._tap.listen(channel, Assembly(channel, listener, body_limit))
 
-    def forget(self, channel: int, listener: Listener) -> None:
+    def strain(self, channel: int, listener: Ending, *, body_limit: int = BODY_LIMIT) -> Strainer:
+        """The frames of this channel go to aiormq, but for what would break it; the listener is told of the end."""
+        strainer = Strainer(listener, body_limit)
+        self._tap.listen(channel, strainer)
+        return strainer
+
+    def forget(self, channel: int, listener: Ending) -> None:
         self._tap.forget(channel, listener)
 
     def write(self, frames: bytes) -> None:
@@ -154,6 +173,9 @@ class Link:
             self._factory.transport.abort()
         elif not self.lost.done():
             self.lost.set_result(None)
+
+    def _on_error(self, error: str) -> None:
+        self._error = error
 
     def _on_lost(self) -> None:
         if not self.lost.done():

@@ -12,22 +12,23 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import re
 from collections import deque
 from collections.abc import Callable, Sequence
 
 from aiormq.abc import AbstractChannel
+from msgspec import Struct
 
 from ..errors import BrokerError
 from ..message import Message, Receipt
 from . import codec, tolerant
+from .codec import Shape, Shapes
+from .delivery import Address
+from .fate import fate
 from .link import Link, close_channel
 
 WINDOW = 256  # messages in flight; a confirm with `multiple` walks over all of them
 FORGOTTEN = 4096  # messages in flight whose publisher stopped waiting: at this many the channel is replaced
 WRITE_BYTES = 64 * 1024  # about this much is encoded and written at once
-
-_TOO_LARGE = re.compile(r"message size \d+ is larger than configured max size (\d+)")
 
 log = logging.getLogger(__name__)
 
@@ -37,52 +38,42 @@ class _Batch:
         self.receipts = [Receipt.UNKNOWN] * size
         self.open = size
         self.done = done
+        self.over = False  # nobody waits for it any more
 
     def settle(self, index: int, receipt: Receipt) -> None:
         self.receipts[index] = receipt
         self.open -= 1
-        if not self.open and not self.done.done():
-            self.done.set_result(None)
+        if not self.open:
+            self.over = True
+            if not self.done.done():
+                self.done.set_result(None)
 
 
-class _Flight:
+class _Flight(Struct, eq=False):
     """One message, from `publish` to its confirm."""
 
-    __slots__ = ("batch", "body", "counted", "exchange", "header", "index", "message_id", "method", "returned")
-
-    def __init__(self, message: Message, message_id: str, batch: _Batch, index: int) -> None:
-        self.method, self.header = codec.publish_payloads(message, message_id)
-        self.body = message.body
-        self.exchange = message.exchange
-        self.message_id = message_id
-        self.batch = batch
-        self.index = index
-        self.returned = False
-        self.counted = False  # in the window
-
-    @property
-    def given_up(self) -> bool:
-        return self.batch.done.done()
-
-
-def _fate(flight: _Flight, code: int, reason: str) -> Receipt | None:
-    """What the closing of the channel says of one message; None for those that have nothing to do with it."""
-    if code == 404 and f"no exchange '{flight.exchange}' " in reason:
-        return Receipt.RETURNED
-    too_large = _TOO_LARGE.search(reason) if code == 406 else None
-    return Receipt.REFUSED if too_large is not None and len(flight.body) > int(too_large[1]) else None
+    message: Message
+    shape: Shape
+    message_id: bytes
+    batch: _Batch
+    index: int
+    returned: bool = False
+    counted: bool = False  # in the window
 
 
 class Publisher:
     """The publishing half of one connection. `missing` is told when an exchange turned out not to be there."""
 
-    def __init__(self, link: Link, *, new_id: Callable[[], str], missing: Callable[[], None]) -> None:
+    def __init__(self, link: Link, *, new_id: Callable[[], bytes], missing: Callable[[], None]) -> None:
         self._link = link
         self._new_id = new_id
         self._missing = missing
         self._channel: AbstractChannel | None = None
         self._number = 0
         self._frame_max = 0
+        self._loop = asyncio.get_running_loop()
+        self._shapes = Shapes()
+        self._pumped = False  # in this tick of the loop
         self._waiting: deque[_Flight] = deque()
         self._in_flight: deque[_Flight | None] = deque()  # by delivery tag, from `_first`
         self._first = 1
@@ -97,26 +88,28 @@ class Publisher:
         self._frame_max = self._link.frame_max
         self._in_flight.clear()
         self._first, self._counted = 1, 0
-        self._link.listen(self._number, self)
+        self._link.assemble(self._number, self)
         self._link.when_writable(self._pump)
         self._pump()
 
     async def publish(self, messages: Sequence[Message], *, timeout: float) -> Sequence[Receipt]:
-        batch = _Batch(len(messages), asyncio.get_running_loop().create_future())
+        batch = _Batch(len(messages), self._loop.create_future())
         if not messages or self._link.blocked or not self._link.up:
             return batch.receipts
-        self._waiting.extend([_Flight(message, self._new_id(), batch, index) for index, message in enumerate(messages)])
+        shape, new_id = self._shapes.of, self._new_id
+        self._waiting.extend(
+            [_Flight(message, shape(message), new_id(), batch, index) for index, message in enumerate(messages)]
+        )
         self._idle.clear()
-        self._pump()
+        self._pump_soon()
+        given_up = self._loop.call_later(timeout, self._leave, batch)
         try:
-            async with asyncio.timeout(timeout):
-                await batch.done
-        except TimeoutError:
-            self._leave(batch)
+            await batch.done
         except asyncio.CancelledError:
-            batch.done.cancel()
             self._leave(batch)
             raise
+        finally:
+            given_up.cancel()
         return batch.receipts
 
     async def idle(self, *, timeout: float) -> None:
@@ -135,29 +128,37 @@ class Publisher:
         self._channel = None
         self._lose_all()
 
-    def content(self, method: int, arguments: bytes, header: bytes, body: bytes) -> None:
-        """A returned message; its confirm follows."""
-        message_id = tolerant.properties(header).message_id
+    def delivered(self, tag: int, redelivered: bool, address: Address, header: bytes, body: bytes) -> None:
+        """Nothing is consumed here."""
+
+    def returned(self, header: bytes) -> None:
+        """The confirm of the message follows."""
+        message_id = (tolerant.properties(header).message_id or "").encode()
         for flight in self._in_flight:
             if flight is not None and flight.message_id == message_id:
                 flight.returned = True
                 return
 
-    def confirm(self, method: int, arguments: bytes) -> None:
-        tag, multiple = codec.read_confirm(arguments)
-        receipt = Receipt.CONFIRMED if method == codec.BASIC_ACK else Receipt.REFUSED
+    def confirmed(self, tag: int, multiple: bool, taken: bool) -> None:
+        receipt = Receipt.CONFIRMED if taken else Receipt.REFUSED
+        flights = self._in_flight
         last = tag - self._first
-        if not 0 <= last < len(self._in_flight):
+        if not 0 <= last < len(flights):
             return
-        for offset in range(0 if multiple else last, last + 1):
-            flight = self._in_flight[offset]
+        if multiple or not last:
+            for _ in range(last + 1):
+                flight = flights.popleft()
+                if flight is not None:
+                    self._settle(flight, Receipt.RETURNED if flight.returned else receipt)
+            self._first = tag + 1
+        else:
+            flight, flights[last] = flights[last], None
             if flight is not None:
-                self._in_flight[offset] = None
                 self._settle(flight, Receipt.RETURNED if flight.returned else receipt)
-        while self._in_flight and self._in_flight[0] is None:
-            self._in_flight.popleft()
+        while flights and flights[0] is None:
+            flights.popleft()
             self._first += 1
-        self._pump()
+        self._pump_soon()
 
     def ended(self, code: int, reason: str) -> None:
         self._link.forget(self._number, self)
@@ -169,7 +170,7 @@ class Publisher:
         if code == 404:
             self._missing()
         for offset, flight in enumerate(self._in_flight):
-            if flight is not None and (receipt := _fate(flight, code, reason)) is not None:
+            if flight is not None and (receipt := fate(flight.message, code, reason)) is not None:
                 self._in_flight[offset] = None
                 self._settle(flight, receipt)
         self._lose_flights()
@@ -192,48 +193,59 @@ class Publisher:
             self._lose_all()
             self._link.abort()
 
+    def _pump_soon(self) -> None:
+        """At once, and at the end of this tick of the loop for whatever else comes in it: at most two writes."""
+        if not self._pumped:
+            self._pumped = True
+            self._loop.call_soon(self._pump_rest)
+            self._pump()
+
+    def _pump_rest(self) -> None:
+        self._pumped = False
+        self._pump()
+
     def _pump(self) -> None:
-        link = self._link
-        while self._waiting and self._counted < WINDOW and self._channel is not None and link.writable:
+        link, channel, frame_max = self._link, self._number, self._frame_max
+        waiting, in_flight = self._waiting, self._in_flight
+        while waiting and self._counted < WINDOW and self._channel is not None and link.writable:
             frames: list[bytes] = []
             size = 0
-            while self._waiting and self._counted < WINDOW and size < WRITE_BYTES:
-                flight = self._waiting.popleft()
-                if flight.given_up:
+            while waiting and self._counted < WINDOW and size < WRITE_BYTES:
+                flight = waiting.popleft()
+                if flight.batch.over:
                     continue
-                self._in_flight.append(flight)
-                self._count(flight, True)
-                frames.append(
-                    codec.content_frames(
-                        channel=self._number,
-                        method=flight.method,
-                        header=flight.header,
-                        body=flight.body,
-                        frame_max=self._frame_max,
-                    )
+                in_flight.append(flight)
+                flight.counted = True
+                self._counted += 1
+                written = codec.publish_frames(
+                    channel=channel,
+                    shape=flight.shape,
+                    message_id=flight.message_id,
+                    body=flight.message.body,
+                    frame_max=frame_max,
                 )
-                size += len(frames[-1])
+                frames.append(written)
+                size += len(written)
             link.write(b"".join(frames))
-        if not self._waiting and not self._counted:
+        if not waiting and not self._counted:
             self._idle.set()
 
-    def _count(self, flight: _Flight, counted: bool) -> None:
-        if flight.counted != counted:
-            flight.counted = counted
-            self._counted += 1 if counted else -1
-
     def _settle(self, flight: _Flight, receipt: Receipt) -> None:
-        self._count(flight, False)
-        if not flight.given_up:
+        if flight.counted:
+            flight.counted = False
+            self._counted -= 1
+        if not flight.batch.over:
             flight.batch.settle(flight.index, receipt)
 
     def _leave(self, batch: _Batch) -> None:
         """Its publisher waits no longer: it takes no room any more."""
+        batch.over = True
         if not batch.done.done():
             batch.done.set_result(None)
         for flight in self._in_flight:
-            if flight is not None and flight.batch is batch:
-                self._count(flight, False)
+            if flight is not None and flight.batch is batch and flight.counted:
+                flight.counted = False
+                self._counted -= 1
         self._waiting = deque(flight for flight in self._waiting if flight.batch is not batch)
         if len(self._in_flight) > FORGOTTEN:
             self._replace()

@@ -1,10 +1,12 @@
-"""Where the bytes of a connection come in: the frames that carry the load are taken out here, the rest is aio-pika's.
+"""Where the bytes of a connection come in, cut into frames. Those of a channel that somebody listens to are shown to
+its Taker first; what that leaves is aiormq's.
 
-    socket -> Tap.data_received ─┬─ deliver, return, ack, nack and their content -> the Listener of that channel
-                                 └─ everything else -> aio-pika's StreamReader (handshake, replies, heartbeats, closes)
+    socket -> Tap.data_received ─┬─ deliver, return, ack, nack and their content -> Assembly -> its Listener
+                                 └─ everything else -> aiormq's StreamReader (handshake, replies, heartbeats, closes)
 
-It is put in by aiormq's own `transport_factory`, so no other user of aio-pika in the process is affected. A message
-costs one call of its listener instead of a task, and what its properties hold cannot close the connection.
+    on the plain path: every frame -> Strainer, which mends what would close the connection -> aiormq's StreamReader
+
+It is put in by aiormq's own `transport_factory`, so no other user of aio-pika in the process is affected.
 """
 
 from __future__ import annotations
@@ -18,8 +20,8 @@ from typing import Any, Protocol, cast
 from aiormq import AMQPConnectionError, TransportFactory
 from yarl import URL
 
-from ..contract import BODY_KEPT, BODY_LIMIT
 from . import codec
+from .assembly import Ending
 
 # Far above what RabbitMQ negotiates (128 KiB): a greater length is not AMQP, and nothing of that size is buffered.
 FRAME_BYTES = 16 * 1024 * 1024
@@ -27,71 +29,18 @@ FRAME_BYTES = 16 * 1024 * 1024
 SIGN_OF_LIFE_SECONDS = 1.0
 UNACKNOWLEDGED_BYTES_MILLISECONDS = 20_000  # TCP gives a silent peer up after this, not after its default of 15 minutes
 
-_HEAD = Struct(">BHI")
+_HEAD = Struct(">BHI").unpack_from
 
 
-class Listener(Protocol):
-    """What happens on one channel, said from within the reading of the socket: it must not raise and not block."""
+class Taker(Protocol):
+    """Who sees the frames of a channel before aiormq: an Assembly, or on the plain path a Strainer."""
 
-    def content(self, method: int, arguments: bytes, header: bytes, body: bytes) -> None:
-        """`body` is cut to BODY_KEPT bytes where it was longer than the limit; the header says how long it was."""
-        ...
+    @property
+    def listener(self) -> Ending: ...
 
-    def confirm(self, method: int, arguments: bytes) -> None: ...
+    def whole(self, data: bytes, position: int) -> int: ...
 
-    def ended(self, code: int, reason: str) -> None:
-        """By the server: the channel (`code` is AMQP's), its consumer (0) or the connection (0). Called once."""
-        ...
-
-
-class _Channel:
-    """Puts a method, its header and its body together."""
-
-    __slots__ = ("arguments", "body_limit", "header", "listener", "method", "missing", "parts", "room")
-
-    def __init__(self, listener: Listener, body_limit: int) -> None:
-        self.listener = listener
-        self.body_limit = body_limit
-        self.room = 0  # bytes of this body that may still be kept
-        self.method = 0
-        self.arguments = b""
-        self.header = b""
-        self.parts: list[bytes] = []
-        self.missing = 0
-
-    def take(self, kind: int, payload: bytes) -> bool:
-        """False: it is not for the listener alone."""
-        if kind == codec.METHOD:
-            return self.take_method(int.from_bytes(payload[:4], "big"), payload[4:])
-        if not self.method:
-            return False
-        if kind == codec.HEADER:
-            self.header = payload
-            self.missing = int.from_bytes(payload[4:12], "big")
-            self.room = self.missing if self.missing <= self.body_limit else BODY_KEPT
-        else:
-            self.missing -= len(payload)
-            if self.room > 0:
-                self.parts.append(payload[: self.room])
-                self.room -= len(payload)
-        if self.missing <= 0:
-            method, arguments, header, body = self.method, self.arguments, self.header, b"".join(self.parts)
-            self.method, self.arguments, self.header, self.parts = 0, b"", b"", []
-            self.listener.content(method, arguments, header, body)
-        return True
-
-    def take_method(self, method: int, arguments: bytes) -> bool:
-        if method in (codec.BASIC_DELIVER, codec.BASIC_RETURN):
-            self.method, self.arguments = method, arguments
-            return True
-        if method in (codec.BASIC_ACK, codec.BASIC_NACK):
-            self.listener.confirm(method, arguments)
-            return True
-        if method == codec.CHANNEL_CLOSE:
-            self.listener.ended(*codec.read_close(arguments))
-        elif method == codec.BASIC_CANCEL:
-            self.listener.ended(0, "the server cancelled the consumer")
-        return False
+    def take(self, kind: int, payload: bytes) -> bytes | None: ...
 
 
 class Tap(asyncio.StreamReaderProtocol):
@@ -103,20 +52,21 @@ class Tap(asyncio.StreamReaderProtocol):
         super().__init__(self.reader, loop=loop)
         self.closed = False
         self.writable = True
+        self.reason = ""  # why the server, or the network, ended the connection, as far as it was said
         self.resumed: Callable[[], None] | None = None
         self._loop_time = loop.time
         self._lost = lost
         self._blocked = blocked
-        self._channels: dict[int, _Channel] = {}
+        self._channels: dict[int, Taker] = {}
         self._rest = b""
         self._amqp = False
         self._passed_at = 0.0
         self._transport_in_use: asyncio.WriteTransport | None = None
 
-    def listen(self, channel: int, listener: Listener, *, body_limit: int = BODY_LIMIT) -> None:
-        self._channels[channel] = _Channel(listener, body_limit)
+    def listen(self, channel: int, taker: Taker) -> None:
+        self._channels[channel] = taker
 
-    def forget(self, channel: int, listener: Listener) -> None:
+    def forget(self, channel: int, listener: Ending) -> None:
         """Unless the number is another's by now: the server gives it again as soon as a channel is closed."""
         heard = self._channels.get(channel)
         if heard is not None and heard.listener is listener:
@@ -129,6 +79,8 @@ class Tap(asyncio.StreamReaderProtocol):
     def connection_lost(self, error: Exception | None) -> None:
         super().connection_lost(error)
         self.closed = True
+        if error is not None and not self.reason:
+            self.reason = f"{type(error).__name__}: {error}"
         channels, self._channels = self._channels, {}
         for channel in channels.values():
             channel.listener.ended(0, "the connection was lost")
@@ -155,18 +107,29 @@ class Tap(asyncio.StreamReaderProtocol):
         position, end = 0, len(data)
         passed: list[bytes] = []
         while end - position > 7:
-            kind, channel, size = _HEAD.unpack_from(data, position)
+            kind, channel, size = _HEAD(data, position)
+            taker = self._channels.get(channel)
+            if taker is not None and (reached := taker.whole(data, position)) > position:
+                position = reached
+                continue
             after = position + size + codec.FRAME_OVERHEAD
             if size > FRAME_BYTES:
-                self._give_up()
+                self._give_up(f"a frame of {size} bytes")
                 return
             if after > end:
                 break
-            heard = self._channels.get(channel) if kind != codec.HEARTBEAT else None
+            if data[after - 1] != codec.FRAME_END:
+                self._give_up(f"a frame that ends with {data[after - 1]:#x}")
+                return
             if channel == 0 and kind == codec.METHOD:
-                self._watch_alarms(data[position + 7 : position + 11])
-            if heard is None or not heard.take(kind, data[position + 7 : after - 1]):
+                self._listen_to_server(data[position + 7 : after - 1])
+            if taker is None:
                 passed.append(data[position:after])
+            else:
+                payload = data[position + 7 : after - 1]
+                left = taker.take(kind, payload)
+                if left is not None:
+                    passed.append(data[position:after] if left is payload else codec.frame(kind, channel, left))
             position = after
         self._rest = data[position:]
         self._pass_on(passed)
@@ -180,14 +143,18 @@ class Tap(asyncio.StreamReaderProtocol):
         self._passed_at = now
         super().data_received(b"".join(frames))
 
-    def _watch_alarms(self, method: bytes) -> None:
-        index = int.from_bytes(method, "big")
-        if index == codec.CONNECTION_BLOCKED:
+    def _listen_to_server(self, payload: bytes) -> None:
+        method = int.from_bytes(payload[:4], "big")
+        if method == codec.CONNECTION_BLOCKED:
             self._blocked(True)
-        elif index == codec.CONNECTION_UNBLOCKED:
+        elif method == codec.CONNECTION_UNBLOCKED:
             self._blocked(False)
+        elif method == codec.CONNECTION_CLOSE:
+            code, text = codec.read_close(payload[4:])
+            self.reason = f"the server closed it: {code} {text}"
 
-    def _give_up(self) -> None:
+    def _give_up(self, reason: str) -> None:
+        self.reason = f"the server sent what is not AMQP: {reason}"
         self._rest = b""
         if self._transport_in_use is not None:
             self._transport_in_use.abort()

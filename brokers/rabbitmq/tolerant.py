@@ -8,9 +8,10 @@ reason; the body and the delivery tag are known, so that the receiver can put th
 from __future__ import annotations
 
 import struct
+from functools import lru_cache
 from typing import Any
 
-from msgspec import Struct
+from msgspec import Struct, field
 from pamqp import decode
 
 UNDECODABLE = "x-undecodable"
@@ -37,19 +38,24 @@ _PROPERTIES: tuple[tuple[int, str, int], ...] = (
     (1 << 3, "app_id", _TEXT),
     (1 << 2, "cluster_id", _TEXT),
 )
-_HEAD = struct.Struct(">HHQH")  # class, weight, size of the body, flags
+_FLAGS = struct.Struct(">H")
+_FLAGS_AT, _FIRST = 12, 14  # behind class, weight and the size of the body
 
 
 class Properties(Struct):
     content_type: str | None = None
     content_encoding: str | None = None
-    headers: dict[str, Any] | None = None
+    headers: dict[str, Any] = field(default_factory=dict)
     correlation_id: str | None = None
     reply_to: str | None = None
     message_id: str | None = None
 
 
 _KEPT = frozenset(Properties.__struct_fields__)
+
+
+class Undecodable(Exception):
+    """Why a content header cannot be decoded, in REASON_CHARACTERS at most."""
 
 
 def body_size(header: bytes) -> int:
@@ -60,37 +66,48 @@ def body_size(header: bytes) -> int:
 def properties(header: bytes) -> Properties:
     """Decode the payload of a content header frame; never raises."""
     try:
+        return decoded(header)
+    except Undecodable as reason:
+        return Properties(headers={UNDECODABLE: str(reason)})
+
+
+def decoded(header: bytes) -> Properties:
+    """The same, or Undecodable."""
+    try:
         return _decode(header)
     except Exception as error:  # hostile bytes raise anything: RecursionError, UnicodeDecodeError, OverflowError ...
-        return Properties(headers={UNDECODABLE: f"{type(error).__name__}: {error}"[:REASON_CHARACTERS]})
+        raise Undecodable(f"{type(error).__name__}: {error}"[:REASON_CHARACTERS]) from error
+
+
+@lru_cache(maxsize=64)
+def _plan(flags: int) -> tuple[tuple[str, int, bool], ...]:
+    """What follows these flags: (property, kind, whether it is kept). Few sets of flags are ever seen."""
+    if flags & 1:
+        raise ValueError("more than 15 property flags")
+    return tuple((name, kind, name in _KEPT) for flag, name, kind in _PROPERTIES if flags & flag)
 
 
 def _decode(header: bytes) -> Properties:
-    flags = _HEAD.unpack_from(header)[3]
-    if flags & 1:
-        raise ValueError("more than 15 property flags")
     found = Properties()
-    position = _HEAD.size
-    for flag, name, kind in _PROPERTIES:
-        if not flags & flag:
-            continue
+    position, end = _FIRST, len(header)
+    for name, kind, kept in _plan(_FLAGS.unpack_from(header, _FLAGS_AT)[0]):
+        start = position
         value: Any = None
         if kind == _TEXT:
-            end = position + 1 + header[position]
-            value = header[position + 1 : end].decode()
+            position = start + 1 + header[start]
+            value = header[start + 1 : position].decode()
         elif kind == _TABLE:
-            end = position + 4 + int.from_bytes(header[position : position + 4], "big")
-            if end - position > TABLE_BYTES:
-                raise ValueError(f"{end - position} bytes of headers, the limit is {TABLE_BYTES}")
-            value = decode.field_table(header[position:end])[1]
+            position = start + 4 + int.from_bytes(header[start : start + 4], "big")
+            if position - start > TABLE_BYTES:
+                raise ValueError(f"{position - start} bytes of headers, the limit is {TABLE_BYTES}")
+            value = decode.field_table(header[start:position])[1]
         elif kind == _OCTET:
-            end = position + 1
+            position = start + 1
         else:
-            end = position + 8
-            decode.timestamp(header[position:end])
-        if end > len(header):
+            position = start + 8
+            decode.timestamp(header[start:position])
+        if position > end:
             raise ValueError(f"the property {name} is cut off")
-        if name in _KEPT:
+        if kept:
             setattr(found, name, value)
-        position = end
     return found

@@ -26,6 +26,8 @@ class TestMemoryBroker(BrokerConformance):
 
 
 class TestRabbitMQBroker(BrokerConformance):
+    frames = "fast"
+
     @pytest.fixture(autouse=True)
     async def proxy(self, amqp_url: str) -> AsyncIterator[None]:
         self.direct_url = amqp_url
@@ -33,7 +35,7 @@ class TestRabbitMQBroker(BrokerConformance):
             yield
 
     async def make_broker(self) -> Broker:
-        return RabbitMQBroker.from_url(self.between.url, name="conformance")
+        return RabbitMQBroker.from_url(f"{self.between.url}?frames={self.frames}", name="conformance")
 
     async def cut(self, broker: Broker) -> None:
         self.between.cut()
@@ -47,3 +49,7 @@ class TestRabbitMQBroker(BrokerConformance):
         for name in names:
             await channel.exchange_delete(name)
         await connection.close()
+
+
+class TestRabbitMQBrokerOnPlainFrames(TestRabbitMQBroker):
+    frames = "plain"

@@ -14,9 +14,9 @@ from callboard.runtime.testing.broker_stage import Inbox, acknowledge
 from integration.raw_amqp import KILLERS, ODD, RawPublisher
 
 
-@pytest.fixture
-async def broker(amqp_url: str) -> AsyncIterator[RabbitMQBroker]:
-    broker = RabbitMQBroker.from_url(amqp_url, name="poison")
+@pytest.fixture(params=["fast", "plain"])
+async def broker(request: pytest.FixtureRequest, amqp_url: str) -> AsyncIterator[RabbitMQBroker]:
+    broker = RabbitMQBroker.from_url(f"{amqp_url}?frames={request.param}", name="poison")
     await broker.open()
     yield broker
     await broker.close()
