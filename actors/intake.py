@@ -115,6 +115,7 @@ class Intake(Actor):
             names.intake, self._receive, prefetch=prefetch, body_limit=self._body_limit
         )
         self._consumed_with = prefetch
+        self.stage.working = True
         self.stage.log.info("takes in %s, at most %d submissions at a time", names.intake, prefetch)
 
     def _receive(self, delivery: Delivery) -> None:

@@ -78,6 +78,7 @@ class Worker(Actor):
             stage.options.concurrency,
             waiting=self._backlog.waiting,
             late_finishes=lambda: self._runs.late_finishes,
+            loop_lag=stage.loop_lag,
         )
         self._heart = Heart(
             stage.connections,
@@ -110,6 +111,7 @@ class Worker(Actor):
                     await self._consume(queue)
                 claiming = group.create_task(self._claim_while_there_is_work())
                 balancing = group.create_task(self._balance())
+                stage.working = True
                 stage.log.info("worker %s serves %s", self._boot[:8], ", ".join(self._queues))
                 await stage.stopping.wait()
                 balancing.cancel()

@@ -68,7 +68,9 @@ class Options(Struct, frozen=True, kw_only=True):
 
 
 class Stage:
-    """What an actor stands on. `instance` is the actor's own id, new with each start."""
+    """What an actor stands on. `instance` is the actor's own id, new with each start.
+
+    `working`: set by the actor once it consumes, or has made its first round; until then its process is not ready."""
 
     def __init__(self, actor: type[Actor], app: Callboard, options: Options, *, random: Random) -> None:
         self._actor = actor
@@ -80,6 +82,8 @@ class Stage:
         self.stopping = asyncio.Event()
         self._stopping_since: float | None = None
         self.hurry = asyncio.Event()  # a second signal: hand back at once
+        self.working = False
+        self.loop_lag: Callable[[], float] = lambda: 0.0  # seconds; the worst since it was asked last
         self.log = logging.getLogger(options.logger or f"callboard.{actor.kind}")
 
     @property

@@ -10,12 +10,15 @@ import asyncio
 import logging
 import signal
 from collections.abc import Sequence
-from contextlib import nullcontext
+from contextlib import AsyncExitStack, nullcontext
 from random import Random, SystemRandom
 
 from ..metadata.errors import CapabilityMissing
 from .actor import Actor, Options, Stage
 from .app import Callboard
+from .health import Health
+from .health_server import HealthServer
+from .loop_watch import LoopWatch
 from .supervisor import Supervisor
 
 log = logging.getLogger("callboard")
@@ -26,10 +29,17 @@ def seeded_random() -> Random:
 
 
 class Deployment:
-    """`run` opens the app, runs the actors until `stop`, and closes it."""
+    """`run` opens the app, runs the actors until `stop`, and closes it. `watched`: threads of their own tell how late
+    the event loop is, and answer to `health_port`, where that is set; for processes that do nothing else."""
 
     def __init__(
-        self, app: Callboard, actors: Sequence[type[Actor]], options: Options, *, random: Random | None = None
+        self,
+        app: Callboard,
+        actors: Sequence[type[Actor]],
+        options: Options,
+        *,
+        random: Random | None = None,
+        watched: bool = False,
     ) -> None:
         self.app = app
         self.actors = list(actors)
@@ -37,14 +47,21 @@ class Deployment:
         self._random = random or seeded_random()
         self._supervisor: Supervisor | None = None
         self._stops = 0
+        self._watched = watched
+        self._watch: LoopWatch | None = None
+        self._health: Health | None = None
         self.started = asyncio.Event()
 
     async def run(self) -> None:
         """Raises CapabilityMissing before anything is started, GaveUp, and what opening raises."""
-        async with self.app:
+        async with self.app, AsyncExitStack() as watching:
             self._check_capabilities()
+            if self._watched:
+                await self._be_watched(watching)
             await self.app.schedule_all()
             self._supervisor = Supervisor(self.app, self._make_stage, self.actors, self._random)
+            if self._health is not None:
+                self._health.actors(self._supervisor.children)
             for _ in range(self._stops):
                 self._supervisor.stop()
             self.started.set()
@@ -56,6 +73,8 @@ class Deployment:
     def stop(self) -> None:
         """Once: in order. Twice: hand back at once."""
         self._stops += 1
+        if self._health is not None:
+            self._health.stopping()
         if self._supervisor is not None:
             self._supervisor.stop(hurry=self._stops > 1)
 
@@ -74,7 +93,22 @@ class Deployment:
         self.stop()
 
     def _make_stage(self, actor: type[Actor]) -> Stage:
-        return Stage(actor, self.app, self.options, random=Random(self._random.getrandbits(64)))
+        stage = Stage(actor, self.app, self.options, random=Random(self._random.getrandbits(64)))
+        if self._watch is not None:
+            stage.loop_lag = self._watch.take_worst
+        return stage
+
+    async def _be_watched(self, watching: AsyncExitStack) -> None:
+        settings, clock = self.app.settings, self.app.clock
+        watch = LoopWatch(clock, warn_after=settings.lease_seconds / 4)
+        self._watch = await watching.enter_async_context(watch)
+        if settings.health_port is None:
+            return
+        self._health = Health(self.app.connections, watch)
+        server = HealthServer(self._health.report, host=settings.health_host, port=settings.health_port)
+        await watching.enter_async_context(self._health)
+        watching.enter_context(server)
+        log.info("health: http://%s:%d/live and /ready", settings.health_host, server.port)
 
     def _check_capabilities(self) -> None:
         store = self.app.connections.store

@@ -13,6 +13,7 @@ CallboardError
 │   ├── JobExpired          its ttl passed before it started
 │   ├── JobUnknown          never recorded, or pruned
 │   └── ResultTimeout       not final within the time given; also a TimeoutError
+├── HeartStopped            the process that keeps a worker's lease ended; the worker is started again
 └── GaveUp                  an actor failed more often than its restart intensity allows
 """
 
@@ -104,3 +105,8 @@ class GaveUp(CallboardError):
     def __init__(self, actor: str, *, restarts: int, seconds: float) -> None:
         super().__init__(f"actor {actor} failed {restarts} times within {seconds:g} s: giving up")
         self.actor = actor
+
+
+class HeartStopped(CallboardError):
+    def __init__(self, code: int | None) -> None:
+        super().__init__(f"the heartbeat process ended with {code}; what it printed to stderr says why")

@@ -1,7 +1,8 @@
 """Keeps a worker's lease by raising its counter every quarter of the lease, whatever the event loop is doing.
 
 The beats come from a thread with a store connection of its own, so that a handler which blocks the loop does not cost
-the lease. A store that lives in this process alone is beaten from the loop itself: nobody outlives it there.
+the lease; with `heartbeat="process"` from a process of its own, which not even a call that holds the interpreter's lock
+delays. A store that lives in this process alone is beaten from the loop itself: nobody outlives it there.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from collections.abc import Callable, Sequence
 from ..metadata.contract import Heartbeat, Store, Workers
 from ..metadata.errors import MetadataError
 from .connections import Connections
+from .sibling import Sibling
 
 log = logging.getLogger("callboard.heart")
 
@@ -41,6 +43,7 @@ class Heart:
         self._interval = connections.settings.lease_seconds / 4
         self._boot = ""
         self._thread: threading.Thread | None = None
+        self._sibling: Sibling | None = None
         self._task: asyncio.Task[None] | None = None
         self._stop = threading.Event()
         self._wake: tuple[asyncio.AbstractEventLoop, asyncio.Event] | None = None
@@ -51,6 +54,16 @@ class Heart:
         if not self._connections.store.shared:
             self._task = loop.create_task(self._beat_or_tell(self._connections.store, loop))
             return
+        if self._connections.settings.heartbeat == "process":
+            self._sibling = Sibling(
+                self._connections.settings,
+                queues=self._queues,
+                info=self._info,
+                beaten=self._beaten,
+                failed=self._failed,
+            )
+            self._sibling.start(boot)
+            return
         self._thread = threading.Thread(
             target=lambda: asyncio.run(self._beat_alone(loop)), name="callboard-heart", daemon=True
         )
@@ -59,12 +72,16 @@ class Heart:
     def renew(self, boot: str) -> None:
         """Go on under another boot id, with a beat at once."""
         self._boot = boot
+        if self._sibling is not None:
+            self._sibling.renew(boot)
         self._hurry()
 
     async def stop(self) -> None:
         """No beat after this."""
         self._stop.set()
         self._hurry()
+        if self._sibling is not None:
+            await self._sibling.stop()
         if self._thread is not None:
             await asyncio.to_thread(self._thread.join, 10.0)
         if self._task is not None:

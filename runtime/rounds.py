@@ -58,6 +58,7 @@ class RoundsActor(Actor):
                 self.missed()
                 pause = self.stage.backoff(failures)
             else:
+                self.stage.working = True
                 if failures:
                     self.stage.log.warning("the store is back")
                 failures = 0

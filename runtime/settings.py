@@ -59,6 +59,10 @@ class Settings(BaseSettings):
     adoption_window_seconds: float = Field(600.0, ge=1)
     max_stalled: int = Field(2, ge=0, le=1000)
     unknown_task_grace: float = Field(600.0, ge=0)
+    heartbeat: Literal["thread", "process"] = "thread"
+    health_host: str = Field("127.0.0.1", min_length=1)
+    health_port: int | None = Field(None, ge=1, le=65535)
+    stuck_after_seconds: float = Field(30.0, ge=0.5, le=3600)
 
     payload_limit: int = Field(1024 * 1024, ge=256, le=15 * 1024 * 1024)
     result_limit: int = Field(1024 * 1024, ge=2, le=15 * 1024 * 1024)

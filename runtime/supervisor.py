@@ -33,6 +33,16 @@ class Child:
         self._failed: deque[float] = deque(maxlen=MAX_RESTARTS + 1)
         self._stopping = asyncio.Event()
         self.stage: Stage | None = None
+        self.restarts = 0
+
+    @property
+    def kind(self) -> str:
+        return self._actor.kind
+
+    @property
+    def working(self) -> bool:
+        """It does its work: it neither starts nor waits for its next start, and is not being stopped."""
+        return self.stage is not None and self.stage.working and not self._stopping.is_set()
 
     async def run(self) -> None:
         """Until the actor ends because it was stopped. Raises GaveUp, ConfigurationError."""
@@ -59,6 +69,8 @@ class Child:
         recent = sum(1 for moment in self._failed if now - moment < WITHIN_SECONDS)
         if recent > MAX_RESTARTS:
             raise GaveUp(self._actor.kind, restarts=recent, seconds=WITHIN_SECONDS) from error
+        self.stage = None
+        self.restarts += 1
         delay = self._random.uniform(0.5, 1.0) * min(10.0, 0.2 * 2.0**recent)
         log.error("actor %s failed; starting it again in %.1f s", self._actor.kind, delay, exc_info=error)
         stopping = asyncio.ensure_future(self._stopping.wait())
@@ -72,15 +84,15 @@ class Supervisor:
     """Runs children until they are stopped, or one gives up: then the others are stopped in order first."""
 
     def __init__(self, app: Callboard, make_stage: MakeStage, actors: list[type[Actor]], random: Random) -> None:
-        self._children = [Child(actor, make_stage, app.clock, random) for actor in actors]
+        self.children = [Child(actor, make_stage, app.clock, random) for actor in actors]
 
     def stop(self, *, hurry: bool = False) -> None:
-        for child in self._children:
+        for child in self.children:
             child.stop(hurry=hurry)
 
     async def run(self) -> None:
         """Raises GaveUp, ConfigurationError, or what an actor raised while it was being stopped."""
-        tasks = [asyncio.create_task(child.run()) for child in self._children]
+        tasks = [asyncio.create_task(child.run()) for child in self.children]
         try:
             await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
             self.stop()

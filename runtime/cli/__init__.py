@@ -16,6 +16,7 @@ from .dead import dead_app
 from .demo import demo
 from .enqueue import enqueue
 from .failures import ending
+from .health import health
 from .help_text import unwrap_help
 from .jobs import jobs_app
 from .logs import LogLevel, log_to
@@ -82,6 +83,7 @@ app.add_typer(queues_app, name="queues", rich_help_panel="Jobs")
 app.add_typer(schedules_app, name="schedules", rich_help_panel="Jobs")
 app.add_typer(dead_app, name="dead", rich_help_panel="Jobs")
 app.command(rich_help_panel="Look")(workers)
+app.command(rich_help_panel="Look")(health)
 app.command(rich_help_panel="Look")(wiring)
 for one in (app, jobs_app, queues_app, schedules_app, dead_app):
     unwrap_help(one)

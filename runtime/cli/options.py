@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 from msgspec import Struct
+from msgspec.structs import asdict
 
 from ...metadata.contract import Store
 from ..app import Callboard
@@ -42,11 +43,13 @@ AppReference = Annotated[
 
 
 class Given(Struct, frozen=True, kw_only=True):
-    """The connection flags of one command; None: not given."""
+    """The flags of one command that are settings; None: not given."""
 
     broker: str | None = None
     store: str | None = None
     namespace: str | None = None
+    health_port: int | None = None
+    health_host: str | None = None
 
     def under(self, context: typer.Context) -> Given:
         """These flags, completed by those given before a sub-command: `callboard queues --store URL pause emails`."""
@@ -61,8 +64,7 @@ class Given(Struct, frozen=True, kw_only=True):
 
     @property
     def settings(self) -> dict[str, Any]:
-        named = {"broker": self.broker, "store": self.store, "namespace": self.namespace}
-        return {name: value for name, value in named.items() if value is not None}
+        return {name: value for name, value in asdict(self).items() if value is not None}
 
 
 def make_app(reference: str | None, given: Given) -> Callboard:

@@ -23,15 +23,16 @@ from types import FrameType
 
 log = logging.getLogger("callboard.processes")
 
-# Called in the child with the reading end of the pipe that closes with the parent, and `started`, to be called once the
-# child is connected. Returns the exit code.
-Work = Callable[[int, Callable[[], None]], int]
+# Called in the child with its number, from 0, the reading end of the pipe that closes with the parent, and `started`,
+# to be called once the child is connected. Returns the exit code.
+Work = Callable[[int, int, Callable[[], None]], int]
 
 
 class Processes:
     def __init__(self, work: Work) -> None:
         self._work = work
         self._running: set[int] = set()
+        self._forked = 0
         self._ending = False
         self._lifeline, self._held = os.pipe()
 
@@ -61,6 +62,7 @@ class Processes:
             child = os.fork()
             if child == 0:
                 self._be_child(said)
+            self._forked += 1
             self._running.add(child)
         finally:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, signals)
@@ -74,7 +76,7 @@ class Processes:
             for number in (signal.SIGTERM, signal.SIGINT):
                 signal.signal(number, signal.SIG_DFL)
             signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM, signal.SIGINT})
-            code = self._work(self._lifeline, lambda: None if said is None else os.close(_written(said)))
+            code = self._work(self._forked, self._lifeline, lambda: None if said is None else os.close(_written(said)))
         except SystemExit as error:
             code = error.code if isinstance(error.code, int) else 1
         except BaseException:  # the child must not go on with what its parent does after the fork

@@ -50,6 +50,20 @@ Grace = Annotated[
 ExecutorProcesses = Annotated[
     int, typer.Option(min=1, max=1000, metavar="N", help='Processes for tasks with executor="process", per worker.')
 ]
+HealthPort = Annotated[
+    int | None,
+    typer.Option(
+        "--health-port",
+        min=1,
+        max=65535,
+        metavar="PORT",
+        help="Answer /live and /ready there, see `callboard health`; with --processes, the next ports too, one each.",
+    ),
+]
+HealthHost = Annotated[
+    str | None,
+    typer.Option("--health-host", metavar="ADDRESS", help="Where to listen for them. Default: 127.0.0.1."),
+]
 Level = Annotated[
     LogLevel, typer.Option("--log-level", metavar="LEVEL", help="debug, info, warning or error; to stderr.")
 ]
@@ -70,6 +84,8 @@ def up(
     concurrency: Concurrency = 10,
     grace: Grace = 25.0,
     executor_processes: ExecutorProcesses = 2,
+    health_port: HealthPort = None,
+    health_host: HealthHost = None,
     log_level: Level = LogLevel.INFO,
     broker: Broker = None,
     store: StoreUrl = None,
@@ -83,7 +99,7 @@ def up(
     """
     log_to(level=log_level)
     options = _options(queue, concurrency, grace, executor_processes)
-    given = Given(broker=broker, store=store, namespace=namespace)
+    given = Given(broker=broker, store=store, namespace=namespace, health_port=health_port, health_host=health_host)
     made = make_app(app, given)
     serve(made, _served_by_store(actor_names(), made.settings), options)
 
@@ -98,6 +114,8 @@ def run(
     ] = 1,
     grace: Grace = 25.0,
     executor_processes: ExecutorProcesses = 2,
+    health_port: HealthPort = None,
+    health_host: HealthHost = None,
     log_level: Level = LogLevel.INFO,
     broker: Broker = None,
     store: StoreUrl = None,
@@ -119,14 +137,16 @@ def run(
     log_to(level=log_level)
     _check_actors(actors, app)
     options = _options(queue, concurrency, grace, executor_processes)
-    given = Given(broker=broker, store=store, namespace=namespace)
+    given = Given(broker=broker, store=store, namespace=namespace, health_port=health_port, health_host=health_host)
     if processes == 1:
         serve(make_app(app, given), actors, options)
         return
 
-    def work(lifeline: int, started: Callable[[], None]) -> int:
+    def work(number: int, lifeline: int, started: Callable[[], None]) -> int:
         def child() -> None:
             made = make_app(app, given)
+            if number and made.settings.health_port is not None:
+                made.configure(health_port=made.settings.health_port + number)
             _refuse_memory(made.settings, processes)
             serve(made, actors, options, parent=Parent(lifeline, started))
 
@@ -152,7 +172,7 @@ class Parent(Struct, frozen=True):
 def serve(app: Callboard, kinds: Sequence[str], options: Options, *, parent: Parent | None = None) -> None:
     """Until a signal ends it, or the parent is gone."""
     actors: list[type[Actor]] = [find_actor(kind) for kind in kinds]
-    deployment = Deployment(app, actors, options)
+    deployment = Deployment(app, actors, options, watched=True)
     _announce(app.settings, kinds)
     with asyncio.Runner(loop_factory=loop_factory()) as runner:
         code = 1

@@ -30,7 +30,15 @@ def workers(
         print_json(found)
         return
     made = table(
-        "worker", "host", "pid", "slots", "active", "queues", right=("pid", "slots", "active"), whole=("queues",)
+        "worker",
+        "host",
+        "pid",
+        "slots",
+        "active",
+        "lag",
+        "queues",
+        right=("pid", "slots", "active", "lag"),
+        whole=("queues",),
     )
     for worker in found:
         made.add_row(
@@ -39,6 +47,7 @@ def workers(
             safe(worker["pid"]),
             safe(worker["concurrency"]),
             count_text(worker["active"], "yellow"),
+            safe(None if worker["loop_lag"] is None else f"{worker['loop_lag'] * 1000:.0f} ms"),
             safe(", ".join(worker["queues"])),
         )
     if found:
@@ -67,6 +76,7 @@ def _summary(boot: str, rows: Sequence[WorkerRow]) -> dict[str, Any]:
         "active": sum(row.active for row in rows),
         "copies_refused": info.copies_refused if info else None,
         "late_finishes": info.late_finishes if info else None,
+        "loop_lag": info.loop_lag if info else None,
     }
 
 
