@@ -26,7 +26,7 @@ SERVICE = "shop"
 
 def command(server: RedisServer, *parts: str | int) -> Any:
     """One command on a connection of its own."""
-    with Redis(host=LOOPBACK, port=server.port, protocol=2, socket_timeout=START_SECONDS) as client:
+    with Redis(host=LOOPBACK, port=server.port, protocol=2, socket_timeout=START_SECONDS, driver_info=None) as client:
         return client.execute_command(*parts)
 
 
@@ -44,7 +44,7 @@ def wait_until(true: Callable[[], bool], what: str) -> None:
 
 
 class RedisCluster:
-    """`masters` servers that share the slots, each with `replicas`; on loopback, cluster bus included.
+    """`masters` servers that share the slots, and `replicas` of them, from the first on; all on loopback.
 
     `nodes`: the masters first. `options` as for RedisServer. Returns from `start` once every node says that the cluster
     is up.
@@ -52,7 +52,6 @@ class RedisCluster:
 
     def __init__(self, folder: Path, *, masters: int = 3, replicas: int = 0, **options: str) -> None:
         self._masters = masters
-        self._replicas = replicas
         self._stack = ExitStack()
         self.nodes = [
             RedisServer(
@@ -60,9 +59,10 @@ class RedisCluster:
                 cluster_enabled="yes",
                 cluster_port=str(free_port()),
                 cluster_node_timeout="1000",
+                repl_diskless_sync_delay="0",
                 **options,
             )
-            for number in range(masters * (1 + replicas))
+            for number in range(masters + replicas)
         ]
 
     @property

@@ -25,7 +25,7 @@ class RedisSpace:
         return RedisStore.from_url(f"{self.url}?{options}" if options else self.url, namespace=self.namespace)
 
     async def command(self, *parts: Any) -> Any:
-        client = Redis.from_url(self.url, protocol=2)
+        client = Redis.from_url(self.url, protocol=2, driver_info=None)
         try:
             return await client.execute_command(*parts)
         finally:
@@ -35,7 +35,7 @@ class RedisSpace:
         return sorted([key for url in self._nodes for key in await self._keys_at(url)])
 
     async def _keys_at(self, url: str) -> list[bytes]:
-        client = Redis.from_url(url, protocol=2)
+        client = Redis.from_url(url, protocol=2, driver_info=None)
         try:
             return [key async for key in client.scan_iter(match=f"{self.namespace}:*", count=10_000)]
         finally:
@@ -52,7 +52,7 @@ class RedisSpace:
                 await self._delete_at(url, keys)
 
     async def _delete_at(self, url: str, keys: Sequence[bytes]) -> None:
-        client = Redis.from_url(url, protocol=2)
+        client = Redis.from_url(url, protocol=2, driver_info=None)
         try:
             async with client.pipeline(transaction=False) as pipeline:
                 for key in keys:  # one by one: a cluster's node takes no command on keys of several slots

@@ -68,9 +68,16 @@ class RedisConnection:
             await route.close()
 
     async def load_scripts(self) -> None:
-        """To every server. One round trip."""
-        texts = [("SCRIPT LOAD", script.text) for script in self._scripts.values()]
-        await self._routed(lambda route: _all(_pipeline(node, texts) for node in route.masters))
+        """To every server that does not have them."""
+        scripts = tuple(self._scripts.values())
+
+        async def load(node: Node) -> None:
+            known = await _execute(node, "SCRIPT EXISTS", *(script.sha for script in scripts))
+            missing = [script.text for script, there in zip(scripts, known, strict=True) if not there]
+            if missing:
+                await _pipeline(node, [("SCRIPT LOAD", text) for text in missing])
+
+        await self._routed(lambda route: _all(load(node) for node in route.masters))
 
     async def run(self, script: str, queue: str, arguments: Any) -> Any:
         """Run one script on one queue: one round trip."""

@@ -41,6 +41,7 @@ def connection_options(address: Address) -> dict[str, Any]:
         "socket_timeout": address.timeout,
         "socket_connect_timeout": address.timeout,
         "protocol": 2,
+        "driver_info": None,  # else the driver parses its own package's metadata, and tells it, for each connection
     }
     if address.tls:
         options |= {

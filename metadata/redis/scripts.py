@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
+from functools import cache
 from importlib.resources import files
 from types import MappingProxyType
 
@@ -32,6 +33,7 @@ class Script(Struct, frozen=True):
     sha: str
 
 
+@cache
 def read_scripts() -> Mapping[str, Script]:
     """By name of the operation. Texts are constant: data reach a script only as KEYS and ARGV."""
     folder = files(__package__)

@@ -6,7 +6,6 @@ The cluster is a private one, started once for this module.
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import Iterator, Sequence
 
 import pytest
@@ -19,19 +18,14 @@ from callboard.metadata.redis import RedisStore
 from callboard.metadata.redis.keys import Keys
 from callboard.runtime.clock import SystemClock
 from callboard.runtime.testing.stores import StoreConformance
+from integration.redis_private import require
 from redis_servers import RedisCluster, command
 from redis_space import RedisSpace
-from servers import ProgramMissing
 
 
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisCluster]:
-    try:
-        cluster = RedisCluster(tmp_path_factory.mktemp("cluster"), masters=3)
-    except ProgramMissing as missing:
-        if os.environ.get("CI", "").lower() not in ("", "0", "false"):
-            pytest.fail(str(missing), pytrace=False)
-        pytest.skip(str(missing))
+    cluster = require(lambda: RedisCluster(tmp_path_factory.mktemp("cluster"), masters=3))
     with cluster:
         yield cluster
 

@@ -3,17 +3,26 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 import pytest
 
 from servers import ProgramMissing, RedisServer
 
+T = TypeVar("T")
+
 
 def private_redis(folder: Path, **options: str) -> RedisServer:
     """Not started yet. Skips the test where redis-server is not installed, fails it in CI."""
+    return require(lambda: RedisServer(folder, **options))
+
+
+def require(make: Callable[[], T]) -> T:
+    """What `make` returns; where its program is not installed the test is skipped, in CI it fails."""
     try:
-        return RedisServer(folder, **options)
+        return make()
     except ProgramMissing as missing:
         if os.environ.get("CI", "").lower() not in ("", "0", "false"):
             pytest.fail(str(missing), pytrace=False)
