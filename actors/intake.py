@@ -32,7 +32,7 @@ from ..metadata.job import NewJob
 from ..runtime.actor import Actor, Consumes, Stage
 from ..runtime.dead_letters import DeadLetters, Letter, queue_of
 from ..runtime.errors import EnqueueUncertain
-from ..runtime.quarantine import Quarantine
+from ..runtime.quarantine import PASSES, Quarantine
 from ..runtime.replies import may_reply, reply
 from ..runtime.strict_json import Refusal
 from ..runtime.submission import Refused, Submission, SubmissionReader
@@ -107,13 +107,18 @@ class Intake(Actor):
         names, broker, prefetch = self.stage.names, self.stage.broker, self._quarantine.prefetch
         if self._consumer is not None and prefetch == self._consumed_with:
             return
-        await broker.declare(names.exchanges())
-        if self._consumer is not None:
+        if self._consumer is not None:  # before the next connection starts it again with what it had
             consumer, self._consumer = self._consumer, None
             await consumer.cancel(requeue=False)
-        self._consumer = await broker.consume(
-            names.intake, self._receive, prefetch=prefetch, body_limit=self._body_limit
-        )
+        await broker.declare(names.exchanges())
+        try:
+            self._consumer = await broker.consume(
+                names.intake, self._receive, prefetch=prefetch, body_limit=self._body_limit
+            )
+        except BrokerUnavailable:  # the connection was there, and is gone: the first message may have done it
+            self._consumed_with = prefetch
+            self._lost()
+            raise
         self._consumed_with = prefetch
         self.stage.working = True
         self.stage.log.info("takes in %s, at most %d submissions at a time", names.intake, prefetch)
@@ -137,21 +142,22 @@ class Intake(Actor):
             self._idle.set()
 
     def _connection_changed(self, connected: bool) -> None:
-        held = sum(delivery.lost for delivery in self._held)
-        if connected or not held:
-            return
+        if not connected and self._consumer is not None and not self._consumer.active:
+            self._lost()  # else it is another connection, or an alarm
+
+    def _lost(self) -> None:
+        """Whether anything was in hand does not matter: what ends a connection may be the first that it brings."""
+        isolated = self._quarantine.prefetch == 1
         self._quarantine.lost(self.stage.clock.elapsed())
-        if self._quarantine.prefetch != self._consumed_with:
-            first = next(delivery for delivery in self._held if delivery.lost)
-            self.stage.log.error(
-                "the connection was lost again, with %d submissions held; reading one at a time. The first of them: "
-                "routing key %r, message_id %r, %d bytes",
-                held,
-                first.routing_key[:100],
-                first.message_id,
-                first.size,
-            )
-            self._switch.set()
+        if self._quarantine.prefetch == self._consumed_with and not isolated:
+            return
+        first = next((delivery for delivery in self._held if delivery.lost), None)
+        self.stage.log.error(
+            "the connection was lost again: submissions are read one at a time until %d have passed. In hand was %s",
+            PASSES,
+            "none" if first is None else _named(first),
+        )
+        self._switch.set()
 
     # --- a batch ---
 
@@ -270,6 +276,10 @@ class Intake(Actor):
                 )
         if messages:
             await self.stage.broker.publish(messages, timeout=self.stage.settings.confirm_timeout)
+
+
+def _named(delivery: Delivery) -> str:
+    return f"routing key {delivery.routing_key[:100]!r}, message_id {delivery.message_id!r}, {delivery.size} bytes"
 
 
 def _letters(submission: Submission, outcomes: Sequence[Outcome]) -> list[Letter]:

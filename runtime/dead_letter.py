@@ -10,6 +10,7 @@ import msgspec
 from msgspec import Struct
 
 from ..brokers.message import Delivery
+from ..brokers.topology import Names
 from .dead_letters import DETAIL, EXCHANGE, LETTER, PATH, PROPERTIES, REASON, ROUTING_KEY, SIZE, TIME
 
 LAST_MOMENT = 253_402_300_800_000  # the year 10,000, in ms
@@ -17,8 +18,7 @@ LAST_MOMENT = 253_402_300_800_000  # the year 10,000, in ms
 
 class DeadLetter(Struct, frozen=True, kw_only=True):
     """`at`: ms since the Unix epoch. `body` is what was kept of `size` bytes. `properties`: those it was published
-    with, its headers among them. `given_up_in`: the queue in which RabbitMQ itself gave it up. All of it, but for that,
-    may be hostile text."""
+    with, its headers among them. All of it may be hostile text, but for an `exchange` that is one of ours."""
 
     id: str
     reason: str
@@ -30,7 +30,6 @@ class DeadLetter(Struct, frozen=True, kw_only=True):
     size: int
     body: bytes
     properties: dict[str, Any]
-    given_up_in: str = ""
     looks: int = 0
 
     @property
@@ -66,7 +65,7 @@ class Filter(Struct, frozen=True, kw_only=True):
         return self == Filter()
 
 
-def read_letter(delivery: Delivery) -> DeadLetter:
+def read_letter(delivery: Delivery, names: Names) -> DeadLetter:
     """From our own headers; or, where RabbitMQ dead-lettered by itself, from what it added: such a message has the
     headers that a stranger gave it, among which may be forged ones of ours."""
     headers = delivery.headers
@@ -84,6 +83,8 @@ def read_letter(delivery: Delivery) -> DeadLetter:
     else:
         reason = text_of(death.get("reason")) or "unknown"
         exchange = text_of(death.get("exchange"))
+        if exchange and death.get("queue") == names.intake:
+            exchange = names.submit  # the queue is RabbitMQ's word; version 3 leaves an exchange that a stranger forged
         routing_key, size = delivery.routing_key, delivery.size
         time = death.get("time")
         at = round(time.timestamp() * 1000) if isinstance(time, datetime) else None
@@ -100,7 +101,6 @@ def read_letter(delivery: Delivery) -> DeadLetter:
         size=delivery.size if size is None else size,
         body=body,
         properties=properties,
-        given_up_in=text_of(death.get("queue")),
         looks=number_of(headers.get("x-delivery-count")) or 0,
     )
 

@@ -61,13 +61,14 @@ class _Look:
     """`total`: letters that nobody held when it began. `held`: how many came and were not taken away. `worn`: those of
     them that have come back so often that they need to be published anew."""
 
-    def __init__(self, visit: _Visit, *, total: int, count: int) -> None:
+    def __init__(self, visit: _Visit, names: Names, *, total: int, count: int) -> None:
         self.total = total
         self.count = count
         self.held = 0
         self.over = asyncio.Event()
         self.worn: dict[Delivery, DeadLetter] = {}
         self._visit = visit
+        self._names = names
         self._seen = 0
 
     def receive(self, delivery: Delivery) -> None:
@@ -75,7 +76,7 @@ class _Look:
         if self.over.is_set():
             return  # it goes back when the consumer ends
         self._seen += 1
-        letter = read_letter(delivery)
+        letter = read_letter(delivery, self._names)
         if letter.looks >= WORN and len(self.worn) < WORN_AT_ONCE and delivery.size == len(delivery.body):
             self.worn[delivery] = letter
         if not self._visit(self, letter, delivery) or self._seen >= self.count:
@@ -183,7 +184,7 @@ class DeadQueue:
         """Within the block, the first `among` have been seen and those that are not taken are held; afterwards they are
         back in the queue."""
         total = await self._ready()
-        look = _Look(visit, total=total, count=min(total, MOST, among))
+        look = _Look(visit, self._names, total=total, count=min(total, MOST, among))
         if not look.count:
             yield look
             return
@@ -252,8 +253,6 @@ class DeadQueue:
         if not letter.complete:
             raise CannotRequeue(f"only the first {len(letter.body)} of its {letter.size} bytes were kept")
         exchange, body = letter.exchange, letter.body
-        if letter.given_up_in == self._names.intake and exchange:
-            exchange = self._names.submit  # RabbitMQ 3 leaves an exchange that a stranger forged in `x-death`
         if exchange == self._names.jobs:
             with suppress(msgspec.DecodeError, UnicodeDecodeError):  # else it is requeued as it is
                 ticket = _ticket.decode(body)

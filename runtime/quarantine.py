@@ -2,8 +2,8 @@
 
 Whatever our decoder lets through, a message that ends the connection comes again with the next one, and every message
 held beside it counts one more delivery towards the queue's limit: innocent messages would be dead-lettered for it.
-After two losses within a minute, each with messages in hand, the queue is read one message at a time until a hundred
-have passed; the suspect then dies alone, of its own delivery limit.
+After two losses within a minute the queue is read one message at a time until a hundred have passed; the suspect then
+dies alone, of its own delivery limit.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ class Quarantine:
         return 1 if self._left else self._normal
 
     def lost(self, elapsed: float) -> None:
-        """The connection was lost while messages were held. `elapsed`: seconds of a clock that never goes back."""
+        """The consumer's connection was lost. `elapsed`: seconds of a clock that never goes back."""
         if self._left or (self._lost_at is not None and elapsed - self._lost_at <= WITHIN_SECONDS):
             self._left = PASSES
         self._lost_at = elapsed
