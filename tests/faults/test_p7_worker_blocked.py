@@ -1,0 +1,92 @@
+"""P7: handlers that hold up their process for three leases.
+
+Injects: an async handler that calls `time.sleep`, in a worker whose heart is a thread; a call that holds the
+interpreter's lock, in one whose heart is a process, and in one whose heart is a thread and who has a colleague. Bites:
+the last one loses its lease, and the end of its run is refused.
+Passes: the first two run once, and nobody declares their workers dead; the first is named with its job and its line
+while it goes on; the third is completed by the colleague, and its late end told as an event with both workers.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from callboard import Callboard
+from callboard.brokers.message import Delivery
+from callboard.brokers.topology import Binding, Queue, Topology
+from callboard.metadata.job import State
+from callboard.runtime.job_view import JobInfo
+from callboard.runtime.wire import Event, decode_events
+from faults.fleet import LEASE_SECONDS, SERVES, actor
+from faults.scene import Scene
+
+APP = "faults.blocking_tasks:app"
+HOLD = round(3 * LEASE_SECONDS)
+TASKS = {"images": "blocks-the-loop", "mail": "holds-the-lock", "orders": "holds-the-lock"}
+
+
+@pytest.mark.slow
+async def test_a_handler_that_blocks_costs_no_lease_and_one_that_starves_a_thread_is_fenced(
+    tmp_path: Path, seed: int, redis_url: str, amqp_url: str
+) -> None:
+    async with Scene(
+        tmp_path, seed=seed, store=redis_url, broker=amqp_url, shares_store=True, shares_broker=True
+    ) as scene:
+        fleet = scene.fleet
+        fleet.start("stalled-recovery-1", actor("stalled-recovery", app=APP))
+        fleet.start("worker-images", actor("worker", app=APP, queues=["images"]))
+        fleet.start("worker-mail", actor("worker", app=APP, queues=["mail"]), CALLBOARD_HEARTBEAT="process")
+        for name in ("worker-orders-1", "worker-orders-2"):
+            fleet.start(name, actor("worker", app=APP, queues=["orders"]))
+        await scene.until(lambda: all(m.said(SERVES) for m in scene.workers), "all workers serve", 60)
+
+        async with Callboard(broker=amqp_url, store=redis_url, namespace=scene.namespace) as app:
+            late = await first_event(app, "orders.late")
+            for queue, task in TASKS.items():
+                await app.queue(queue).add(task, [HOLD], job_id="held")
+            async with asyncio.timeout(120):
+                refused = await late
+                jobs = {queue: await completed(app, queue) for queue in TASKS}
+
+        assert {queue: (job.attempts, job.stalled) for queue, job in jobs.items()} == {
+            "images": (1, 0),
+            "mail": (1, 0),
+            "orders": (2, 1),
+        }
+        (warning, *_) = fleet.lines("worker-images", "has not run for")
+        assert "job held of task blocks-the-loop, line" in warning
+        assert "blocking_tasks.py in blocks_the_loop" in warning
+        assert not [line for line in fleet.lines("worker-", "declared dead") if "orders" not in line.split(":")[0]]
+        lost, ended = jobs["orders"].history
+        assert (lost.outcome, ended.outcome) == ("stalled", "completed")
+        assert (refused.worker, refused.other) == (lost.worker, ended.worker)
+        assert lost.worker != ended.worker
+        print(f"{warning}\n{fleet.lines('worker-orders', 'refused the end|no thread of this process')}")
+
+
+async def first_event(app: Callboard, key: str) -> asyncio.Future[Event]:
+    names, broker = app.connections.names, app.connections.broker
+    queue = f"{names.namespace}.events.test"
+    binding = Binding(queue, names.events, key)
+    await broker.declare(Topology(queues=(Queue(queue, exclusive=True),), bindings=(binding,)))
+    found: asyncio.Future[Event] = asyncio.get_running_loop().create_future()
+
+    def receive(delivery: Delivery) -> None:
+        if not found.done():
+            found.set_result(decode_events(delivery.body)[0])
+        delivery.ack()
+
+    await broker.consume(queue, receive, prefetch=10)
+    return found
+
+
+async def completed(app: Callboard, queue: str) -> JobInfo:
+    while True:
+        job = await app.queue(queue).get_job("held")
+        assert job is not None
+        if job.state is State.COMPLETED:
+            return job
+        await asyncio.sleep(0.05)
