@@ -25,7 +25,7 @@ STORES = "callboard.stores"
 BROKERS = "callboard.brokers"
 ACTORS = "callboard.actors"
 
-_EXTRAS = {"redis": "redis", "rediss": "redis", "mongodb": "mongo", "mongodb+srv": "mongo"}
+_EXTRAS = {"redis": "redis", "rediss": "redis", "mongodb": "mongo"}  # by the scheme up to a +
 
 
 def make_store(url: str, *, namespace: str) -> Store:
@@ -82,7 +82,7 @@ def _load(group: str, scheme: str, url: str) -> object:
         try:
             return cast(object, entry.load())
         except ModuleNotFoundError as error:
-            extra = _EXTRAS.get(scheme)
+            extra = _EXTRAS.get(scheme.partition("+")[0])
             hint = f"; install it with: pip install 'callboard[{extra}]'" if extra else ""
             raise ConfigurationError(f"{masked(url)} needs the package {error.name!r}{hint}") from error
     known = ", ".join(sorted(f"{entry.name}://" for entry in entry_points(group=group)))

@@ -20,6 +20,10 @@ _UNVERIFIED = {"ssl_cert_reqs", "ssl_check_hostname"}
 _FILES = ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile")
 _SENTINEL = ("sentinel_username", "sentinel_password")
 _HOST = re.compile(r"(\[[0-9A-Fa-f:.%]+\]|[^:\[\]]*)(?::(\d{1,5}))?")
+_UNREADABLE = (
+    "the Redis URL cannot be read: expected redis://user:password@host:port/database, with @ : / ? # in the password"
+    " percent-encoded"
+)
 _OPTION_NAME = re.compile(r"[A-Za-z_]{1,40}")
 
 
@@ -107,6 +111,8 @@ def parse(url: str) -> Address:
 def _read(mode: Mode, rest: str, *, tls: bool) -> Address:
     rest, _, query = rest.partition("?")
     authority, _, path = rest.partition("/")
+    if "@" in path:
+        raise StoreRefused(_UNREADABLE)
     user, _, hosts = authority.rpartition("@")
     username, _, password = user.partition(":")
     service, database = _place(mode, path)
@@ -142,11 +148,7 @@ def _hosts(text: str, default: int) -> Iterator[tuple[str, int]]:
     for part in text.split(","):
         found = _HOST.fullmatch(part)
         if found is None or int(found[2] or default) > 65_535 or (not found[1] and "," in text):
-            # Its text may hold a password that was mistaken for a port.
-            raise StoreRefused(
-                "the Redis URL cannot be read: expected redis://user:password@host:port/database, with @ : / ? # in the"
-                " password percent-encoded"
-            )
+            raise StoreRefused(_UNREADABLE)  # without its text: a password may have been taken for a port
         yield found[1].strip("[]") or "localhost", int(found[2] or default)
 
 

@@ -243,6 +243,15 @@ def test_every_capability_is_offered(redis_url: str) -> None:
         "rediss://user:hunter2@host/0?ssl_check_hostname=false",
         "redis://user:hunter2@host/0?ssl_ca_certs=/hunter2",
         "http://user:hunter2@host/0",
+        "redis://user:hunter2@host,other/0",
+        "redis://user:hunt/er2hunter2@host/0",
+        "redis://user:hunter?2hunter2@host/0",
+        "redis://user:hunter2@host:70000/0",
+        "redis+ring://user:hunter2@host/0",
+        "redis+cluster://user:hunter2@host,,other",
+        "redis+cluster://user:hunter2@host/1",
+        "redis+cluster://user:hunter2@host?sentinel_password=hunter2",
+        "redis+sentinel://user:hunter2@host/shop/hunter2",
     ],
 )
 def test_a_url_that_cannot_be_used_is_refused_without_its_password(url: str) -> None:
