@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import re
+
 from bson.errors import BSONError
 from pymongo import errors as driver
 
 from ..errors import MetadataError, StoreError, StoreUnavailable
 
 DUPLICATE = 11000
+
+_CERTIFICATE = re.compile(r"certificate verify failed: ([^(\n]{1,200}) \(_ssl", re.IGNORECASE)
 
 # Codes of answers that a server gives for a while: it stops, changes roles, is out of space, gave up waiting.
 _PASSING = frozenset({
@@ -25,6 +29,12 @@ def translated(error: Failure, store: str) -> MetadataError:
     """What to raise `from` the driver's error. The text is the server's or the driver's, which name no password."""
     text = f"{type(error).__name__}: {_shortened(str(error))}"
     codes = _codes(error)
+    if certificate := _CERTIFICATE.search(str(error)):
+        return StoreUnavailable(
+            store,
+            f"its certificate is not accepted ({certificate[1].rstrip('.')}): it must be for the host in the URL, and"
+            " signed by an authority known here, whose file tlsCAFile=<path> names",
+        )
     if codes & _REFUSED:
         return StoreError(f"store {store} refused the credentials or a command: {text}")
     if isinstance(error, (*_UNAVAILABLE, OSError)) or codes & _PASSING or _unconfirmed(error):

@@ -59,8 +59,6 @@ def _certificate_fault(error: BaseException) -> str | None:
                 f"its certificate is not trusted ({reason}): name the file of the authority that signed it with"
                 " ssl_ca_certs=<path>"
             )
-        if isinstance(one, ssl.SSLError) and one.reason == "WRONG_VERSION_NUMBER":
-            return "it does not speak TLS on this port: use redis:// or the port with TLS"
     return None
 
 

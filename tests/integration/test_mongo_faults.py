@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import re
+import subprocess
+import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +19,7 @@ from callboard.metadata.errors import StoreError, StoreUnavailable
 from callboard.metadata.job import Keep, NewJob
 from callboard.metadata.mongo import MongoStore
 from callboard.runtime.clock import SystemClock
+from certificates import make_certificate
 from mongo_space import CLAIM_WINDOW
 from servers import MongoServer, ProgramMissing
 
@@ -198,5 +202,32 @@ async def test_a_secondary_is_refused_by_name(tmp_path: Path) -> None:
         store = MongoStore.from_url(server.url, namespace="faults")
         with pytest.raises(StoreUnavailable, match=r"NotPrimary|not primary|NotYetInitialized"):
             await store.open()
+    finally:
+        await asyncio.to_thread(server.kill)
+
+
+async def test_certificates_are_verified(tmp_path: Path) -> None:
+    authority, stranger = (make_certificate(tmp_path, name) for name in ("authority", "stranger"))
+    certificate = make_certificate(tmp_path, "server", signer="authority")
+    both = tmp_path / "both.pem"
+    both.write_bytes(certificate.read_bytes() + certificate.with_suffix(".key").read_bytes())
+    server = _server(tmp_path / "server", tlsMode="preferTLS", tlsCertificateKeyFile=str(both))
+    server.options["tlsCAFile"] = str(authority)
+    server.options["tlsAllowConnectionsWithoutCertificates"] = ""
+    await asyncio.to_thread(server.start)
+    try:
+        address = f"mongodb://localhost:{server.port}/callboard?directConnection=true&timeout=2&tls=true"
+        store = MongoStore.from_url(f"{address}&tlsCAFile={authority}", namespace="faults")
+        await store.open()
+        await store.ping()
+        await store.close()
+        for url in (f"{address}&tlsCAFile={stranger}", address.replace("localhost", "127.0.0.1")):
+            # In a process of its own: the driver leaves the sockets of refused handshakes open.
+            queues = await asyncio.create_subprocess_exec(
+                sys.executable, "-W", "ignore", "-m", "callboard", "queues", "--store", url, stderr=subprocess.PIPE
+            )
+            _, said = await queues.communicate()
+            assert queues.returncode == 69
+            assert re.search(rb"its certificate is not accepted \(.*tlsCAFile=<path> names\n$", said)
     finally:
         await asyncio.to_thread(server.kill)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import subprocess
+import asyncio
 from pathlib import Path
 
 import pytest
 
+from callboard.metadata.contract import Inspection
 from callboard.metadata.errors import StoreError, StoreRefused, StoreUnavailable
 from callboard.metadata.redis import RedisStore
+from certificates import make_certificate
 from integration.redis_private import private_redis
 from redis_space import RedisSpace
 
@@ -91,7 +93,7 @@ async def test_replicas_that_need_not_write_are_warned_about(tmp_path: Path) -> 
 async def test_a_node_of_a_cluster_is_refused(tmp_path: Path) -> None:
     with (
         private_redis(tmp_path, cluster_enabled="yes") as server,
-        pytest.raises(StoreRefused, match="cluster-enabled"),
+        pytest.raises(StoreRefused, match=r"cluster-enabled yes.*begin it with redis\+cluster://"),
     ):
         await RedisSpace(server.url).store().open()
 
@@ -126,37 +128,83 @@ async def test_nobody_there_is_unavailable(tmp_path: Path) -> None:
         await RedisSpace(server.url).store().open()
 
 
-def _certificate(folder: Path, name: str, *, signer: str | None = None, host: str = "localhost") -> None:
-    """<name>.pem and <name>.key in `folder`, an authority of its own or signed by one."""
-    base = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1", "-subj", f"/CN={name}"]
-    files = ["-keyout", str(folder / f"{name}.key"), "-out", str(folder / f"{name}.pem")]
-    more = ["-addext", f"subjectAltName=DNS:{host}"]
-    if signer:
-        more += ["-CA", str(folder / f"{signer}.pem"), "-CAkey", str(folder / f"{signer}.key")]
-        more += ["-addext", "basicConstraints=critical,CA:FALSE"]
-    subprocess.run([*base, *files, *more], check=True, capture_output=True)
+async def _until_refused(url: str) -> str:
+    with pytest.raises(StoreUnavailable) as refused:
+        await RedisStore.from_url(url, namespace="any").open()
+    return refused.value.reason
 
 
 async def test_certificates_are_verified(tmp_path: Path) -> None:
-    _certificate(tmp_path, "authority")
-    _certificate(tmp_path, "stranger")
-    _certificate(tmp_path, "server", signer="authority")
+    authority, stranger = (make_certificate(tmp_path, name) for name in ("authority", "stranger"))
+    certificate = make_certificate(tmp_path, "server", signer="authority")
     port = private_redis(tmp_path / "any").port
     server = private_redis(
-        tmp_path / "tls", tls_port=str(port), tls_cert_file=str(tmp_path / "server.pem"),
-        tls_key_file=str(tmp_path / "server.key"), tls_ca_cert_file=str(tmp_path / "authority.pem"),
-        tls_auth_clients="no",
+        tmp_path / "tls", tls_port=str(port), tls_cert_file=str(certificate),
+        tls_key_file=str(certificate.with_suffix(".key")), tls_ca_cert_file=str(authority), tls_auth_clients="no",
     )  # fmt: skip
     with server:
-        good = f"rediss://localhost:{port}/0?ssl_ca_certs={tmp_path / 'authority.pem'}"
+        good = f"rediss://localhost:{port}/0?ssl_ca_certs={authority}"
         store = RedisStore.from_url(good, namespace="any")
         await store.open()
         await store.ping()
+        assert await store.get(Inspection).get("emails", ["job"]) == [None]
         await store.close()
-        for bad in (
-            f"rediss://localhost:{port}/0",
-            f"rediss://localhost:{port}/0?ssl_ca_certs={tmp_path / 'stranger.pem'}",
-            f"rediss://127.0.0.1:{port}/0?ssl_ca_certs={tmp_path / 'authority.pem'}",
-        ):
-            with pytest.raises(StoreUnavailable, match=r"(?i)certificate"):
-                await RedisStore.from_url(bad, namespace="any").open()
+
+        fix = "name the file of the authority that signed it with ssl_ca_certs=<path>"
+        unknown = await _until_refused(f"rediss://localhost:{port}/0")
+        assert unknown.startswith("its certificate is not trusted (")
+        assert unknown.endswith(f"): {fix}")
+        assert fix in await _until_refused(f"rediss://localhost:{port}/0?ssl_ca_certs={stranger}")
+        other_host = await _until_refused(f"rediss://127.0.0.1:{port}/0?ssl_ca_certs={authority}")
+        assert other_host.startswith("its certificate is for another host (")
+
+
+async def test_a_file_that_is_not_there_is_named() -> None:
+    store = RedisStore.from_url("rediss://localhost/0?ssl_ca_certs=/nowhere/ca.pem", namespace="any")
+    with pytest.raises(StoreRefused, match=r"ssl_ca_certs=/nowhere/ca\.pem cannot be read: No such file or directory"):
+        await store.open()
+
+
+async def test_a_server_that_is_too_old_is_refused_by_its_version() -> None:
+    """It is played by a few lines: no such server is to be had."""
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while head := await reader.readline():
+            parts = []
+            for _ in range(int(head[1:])):
+                await reader.readline()
+                parts.append((await reader.readline()).strip().upper())
+            info = b"redis_version:5.0.7\r\nrole:master\r\n"
+            answer = {b"INFO": b"$%d\r\n%b\r\n" % (len(info), info), b"CONFIG": b"*0\r\n"}
+            writer.write(answer.get(parts[0], b"+OK\r\n"))
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    async with server:
+        port = server.sockets[0].getsockname()[1]
+        with pytest.raises(StoreRefused, match=r"Redis 5\.0\.7 is too old: use 6\.2 or later"):
+            await RedisStore.from_url(f"redis://127.0.0.1:{port}/0", namespace="any").open()
+
+
+async def test_a_namespace_in_a_layout_of_a_later_version_is_refused(tmp_path: Path) -> None:
+    with private_redis(tmp_path) as server:
+        space = RedisSpace(server.url)
+        await space.command("SET", f"{space.namespace}:epoch", "2:abc")
+        with pytest.raises(StoreRefused, match="is kept in layout 2, and this version of Callboard knows layout 1"):
+            await space.store().open()
+        await space.command("SET", f"{space.namespace}:epoch", "abc")  # as the first version left it
+        store = space.store()
+        await store.open()
+        assert store.epoch == "abc"
+        await store.close()
+
+
+async def test_a_user_who_may_not_run_scripts_is_told(tmp_path: Path) -> None:
+    with private_redis(tmp_path) as server:
+        await RedisSpace(server.url).command(
+            "ACL", "SETUSER", "app", "on", ">hunter2", "~*", "+@all", "-script", "-evalsha", "-eval"
+        )
+        store = RedisStore.from_url(f"redis://app:hunter2@127.0.0.1:{server.port}/0", namespace="any")
+        with pytest.raises(StoreError, match=r"does not let this user do what is needed: .*script") as refused:
+            await store.open()
+        assert "hunter2" not in str(refused.value)
