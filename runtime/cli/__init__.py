@@ -23,6 +23,7 @@ from .logs import LogLevel, log_to
 from .queues import queues_app
 from .run import run, up
 from .schedules import schedules_app
+from .submit import submit
 from .wiring import wiring
 from .workers import workers
 
@@ -78,6 +79,7 @@ app.command(rich_help_panel="Try")(demo)
 app.command(rich_help_panel="Run")(up)
 app.command(rich_help_panel="Run", no_args_is_help=True)(run)
 app.command(rich_help_panel="Jobs", no_args_is_help=True)(enqueue)
+app.command(rich_help_panel="Jobs", no_args_is_help=True)(submit)
 app.add_typer(jobs_app, name="jobs", rich_help_panel="Jobs")
 app.add_typer(queues_app, name="queues", rich_help_panel="Jobs")
 app.add_typer(schedules_app, name="schedules", rich_help_panel="Jobs")
