@@ -31,6 +31,7 @@ from typing import ClassVar, Protocol, Self, TypeVar, runtime_checkable
 from msgspec import Struct
 
 from .job import Job, Keep, NewJob, State
+from .leases import Leases
 from .schedules import Schedules
 
 MAX_BATCH = 128  # entries in one call; callers split larger batches. 256 transitions held Redis for 2.5 ms.
@@ -480,7 +481,17 @@ class Retention(Protocol):
 
 # --- The store ----------------------------------------------------------------------------------------------------
 
-CAPABILITIES: tuple[type, ...] = (Jobs, Delays, Workers, Deduplicating, QueueControl, Inspection, Retention, Schedules)
+CAPABILITIES: tuple[type, ...] = (
+    Jobs,
+    Delays,
+    Workers,
+    Deduplicating,
+    QueueControl,
+    Inspection,
+    Retention,
+    Schedules,
+    Leases,
+)
 
 C = TypeVar("C")
 

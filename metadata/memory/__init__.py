@@ -20,10 +20,12 @@ from ..contract import (
     Workers,
 )
 from ..errors import CapabilityMissing, StoreRefused
+from ..leases import Leases
 from ..schedules import Schedules
 from .control import MemoryDeduplicating, MemoryQueueControl, MemoryRetention
 from .inspection import MemoryInspection
 from .jobs import MemoryDelays, MemoryJobs
+from .leases import MemoryLeases
 from .schedules import MemorySchedules
 from .state import Queues
 from .workers import MemoryWorkers
@@ -53,6 +55,7 @@ class MemoryStore:
             Inspection: MemoryInspection(queues),
             Retention: MemoryRetention(queues),
             Schedules: MemorySchedules(queues),
+            Leases: MemoryLeases(),
         }
 
     @classmethod

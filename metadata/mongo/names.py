@@ -16,6 +16,7 @@ SHADOW = "window"  # nothing of a job is left but a deduplication window that it
 WORKER, DEAD_WORKER = "worker", "dead-worker"  # a boot's row; a declared death whose row was removed
 QUEUE = "queue"  # pause, watermarks, whether it is registered
 SCHEDULE, IDLE = "schedule", "schedule-idle"  # one that runs next at `at`; paused, or with no run left
+LOCK, FREE_LOCK = "lock", "lock-free"  # of `Leases`; one that nobody holds, since `at`
 GROUP = "group"  # how many final jobs of a state and group are kept
 
 WAITING = (DUE, SENT, HELD)
@@ -48,6 +49,10 @@ def schedule_name(queue: str, id: str) -> str:
 def group_name(queue: str, group: str) -> str:
     """`group`: `<state>:<name of the group>`."""
     return f"g{len(queue)}:{queue}:{group}"
+
+
+def lock_name(name: str) -> str:
+    return f"l{name}"
 
 
 def window_key(queue: str, deduplication_id: str) -> str:

@@ -1,12 +1,13 @@
 """A job's document, as values.
 
-One collection holds a namespace. Documents have a unique `name`, a `state` and, but for one, a `queue`:
+One collection holds a namespace. Documents have a unique `name`, a `state` and, but for locks and one, a `queue`:
 
     a job           state, `at` (when it entered it; delayed: run_at), the fields of `Record`
     a tombstone     what is left of a forgotten job: id, last_finish, windows
     a worker        boot, beat, info, dead (ms, of the store's clock)
     a queue         registered, paused (ms, of the store's clock), marks (priority -> watermark)
     a schedule      its record, and the jobs of a firing until they are recorded: see `schedules.py`
+    a lock          holder, fence, beat, ttl
     a group         count and keep of the final jobs of one state and group
     the store       epoch, claim_window
 

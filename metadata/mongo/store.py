@@ -18,6 +18,7 @@ from ..contract import (
     Workers,
 )
 from ..errors import CapabilityMissing, StoreRefused, StoreUnavailable
+from ..leases import Leases
 from ..schedules import Schedules
 from .address import DATABASE, Address, parse
 from .connection import MongoConnection
@@ -26,6 +27,7 @@ from .delays import MongoDelays
 from .indexes import INDEXES
 from .inspection import MongoInspection
 from .jobs import MongoJobs
+from .leases import MongoLeases
 from .schedules import MongoSchedules
 from .server import findings, read_facts
 from .window import CLAIM_WINDOW
@@ -82,6 +84,7 @@ class MongoStore:
             Inspection: MongoInspection(connection),
             Retention: MongoRetention(connection),
             Schedules: MongoSchedules(connection),
+            Leases: MongoLeases(connection),
         }
 
     @property

@@ -17,6 +17,7 @@ from ..contract import (
     Workers,
 )
 from ..errors import CapabilityMissing, StoreRefused, StoreUnavailable
+from ..leases import Leases
 from ..schedules import Schedules
 from .address import Address, parse
 from .connection import RedisConnection
@@ -24,6 +25,7 @@ from .control import RedisDeduplicating, RedisQueueControl, RedisRetention
 from .inspection import RedisInspection
 from .jobs import RedisDelays, RedisJobs
 from .keys import Keys
+from .leases import RedisLeases
 from .schedules import RedisSchedules
 from .server import durable, findings, read_facts, version
 from .workers import RedisWorkers
@@ -61,6 +63,7 @@ class RedisStore:
             Inspection: RedisInspection(self._connection),
             Retention: RedisRetention(self._connection),
             Schedules: RedisSchedules(self._connection),
+            Leases: RedisLeases(self._connection),
         }
 
     @classmethod

@@ -28,6 +28,7 @@ pytest.register_assert_rewrite(
             "store_delays",
             "store_recovery",
             "store_queues",
+            "store_leases",
             "store_repeats",
             "store_schedules",
             "store_timetable",
@@ -47,6 +48,7 @@ from .store_overtaken import OvertakenConformance  # noqa: E402
 from .store_queues import QueueConformance  # noqa: E402
 from .store_recovery import RecoveryConformance  # noqa: E402
 from .store_repeats import RepeatConformance  # noqa: E402
+from .store_leases import LeaseConformance  # noqa: E402
 from .store_schedules import ScheduleConformance  # noqa: E402
 
 __all__ = ["StoreConformance"]
@@ -67,4 +69,5 @@ class StoreConformance(
     RepeatConformance,
     ScheduleConformance,
 ):
+    LeaseConformance,
     """One test, one sentence of `metadata/contract.py`; after each, an audit of the queues that it touched."""
