@@ -22,6 +22,7 @@ from .runtime.job_view import JobInfo
 from .runtime.queue import Queue
 from .runtime.repeatable_info import RepeatableInfo
 from .runtime.retry import Backoff, Retry
+from .runtime.scheduler import AsyncScheduler, ScheduledTask, Scheduler
 from .runtime.settings import Retain, Settings
 from .runtime.task import Task
 from .runtime.triggers import AllOf, AnyOf, At, Cron, Every, Policy
@@ -29,6 +30,7 @@ from .runtime.triggers import AllOf, AnyOf, At, Cron, Every, Policy
 __all__ = [
     "AllOf",
     "AnyOf",
+    "AsyncScheduler",
     "At",
     "Backoff",
     "Callboard",
@@ -53,6 +55,8 @@ __all__ = [
     "ResultTimeout",
     "Retain",
     "Retry",
+    "ScheduledTask",
+    "Scheduler",
     "Settings",
     "Task",
     "UnknownSchedule",

@@ -94,6 +94,12 @@ class Callboard:
         self.settings = load_settings(**given)
         self._given = given
 
+    def twin(self) -> Callboard:
+        """A closed app of these settings and tasks, for another event loop. In memory it is a world of its own."""
+        other = Callboard(clock=self.clock, **self._given)
+        other.tasks, other._retain = self.tasks, self._retain
+        return other
+
     # --- tasks ---
 
     def task(

@@ -144,12 +144,12 @@ class RepeatableQueue(LocalQueue):
 
     async def get_repeatable(self, schedule: ScheduleName) -> RepeatableInfo:
         """Raises UnknownSchedule."""
-        return info_of(await self._find(schedule))
+        return info_of(await self.find_repeatable(schedule))
 
     async def get_task_info(self, schedule: ScheduleName) -> TaskInfo | None:
         """A snapshot of a schedule, None if there is none."""
         try:
-            return task_info(await self._find(schedule), store=self.app.connections.store.scheme)
+            return task_info(await self.find_repeatable(schedule), store=self.app.connections.store.scheme)
         except UnknownSchedule:
             return None
 
@@ -181,7 +181,7 @@ class RepeatableQueue(LocalQueue):
         """Go on from the next occurrence after now; its time in Unix seconds. Those of the pause are not made up for.
         Raises UnknownSchedule."""
         for _ in range(MAX_TRIES):
-            read = await self._find(schedule)
+            read = await self.find_repeatable(schedule)
             now = self.app.clock.now()
             state, next_run = resumed_state(read, now=now)
             resumption = Resumption(id=read.record.id, revision=read.record.revision, next_run=next_run, state=state)
@@ -202,7 +202,7 @@ class RepeatableQueue(LocalQueue):
         Made against what was read: a change that somebody else makes meanwhile is neither lost nor overwritten unseen.
         Raises UnknownSchedule, InvalidJob, TriggerInvalid."""
         for _ in range(MAX_TRIES):
-            read = await self._find(schedule)
+            read = await self.find_repeatable(schedule)
             new = changed(self.app, read, changes)
             before, after = members(read), members(read_new(new))
             differing = {
@@ -262,14 +262,14 @@ class RepeatableQueue(LocalQueue):
     async def run_repeatable(self, schedule: ScheduleName) -> str:
         """Make a job of it now, marked as manual in its id and in `meta`; the id. The schedule, paused or not, is left
         as it is, and the job does not count for `max_instances`. Raises UnknownSchedule."""
-        read = await self._find(schedule)
+        read = await self.find_repeatable(schedule)
         job = manual_job(read, token=secrets.token_hex(8), now=self.app.clock.now())
         (answer,) = await self.app.connections.producer.enqueue([job])
         return answer.id
 
     async def preview_repeatable(self, schedule: ScheduleName, count: int = 10) -> list[datetime]:
         """Its next occurrences, at most 1,000, in UTC, without the jitter and whether it is paused or not."""
-        read = await self._find(schedule)
+        read = await self.find_repeatable(schedule)
         return preview(read.trigger, from_ms(self.app.clock.now()), count)
 
     # --- what they stand on ---
@@ -296,7 +296,8 @@ class RepeatableQueue(LocalQueue):
         state, next_run = first_state(ours.given, id=new.id, now=ours.state.anchor, before=read.state)
         return msgspec.structs.replace(new, state=state, next_run=next_run)
 
-    async def _find(self, schedule: ScheduleName) -> ReadSchedule:
+    async def find_repeatable(self, schedule: ScheduleName) -> ReadSchedule:
+        """As it was read from the store, for who works with triggers. Raises UnknownSchedule, InvalidJob."""
         if isinstance(schedule, str):
             (record,) = await self._schedules.get(self.name, [schedule])
             if record is None:
@@ -305,7 +306,7 @@ class RepeatableQueue(LocalQueue):
         if not isinstance(schedule, Mapping):
             raise TypeError(f"a schedule is named by its id or by a mapping, not {schedule!r:.100}")
         if schedule.get("id") is not None:
-            return await self._find(str(schedule["id"]))
+            return await self.find_repeatable(str(schedule["id"]))
         wanted = written(schedule)
         if "task_id" not in wanted:
             raise InvalidJob(f"a schedule is named by its id, or by its task_id and more, not by {wanted!r:.200}")
@@ -320,4 +321,4 @@ class RepeatableQueue(LocalQueue):
         return found[0]
 
     async def _id_of(self, schedule: ScheduleName) -> str:
-        return schedule if isinstance(schedule, str) else (await self._find(schedule)).record.id
+        return schedule if isinstance(schedule, str) else (await self.find_repeatable(schedule)).record.id

@@ -144,6 +144,11 @@ class Runner:
 
     def _failed(self, run: Run, task: Task[..., Any], policy: RetryPolicy, error: Exception) -> Outcome:
         described = describe_error(error)
+        ticket = run.ticket
+        self._stage.log.warning(
+            "task %s failed: job %s, attempt %d: %s: %.300r",
+            *(ticket.task, ticket.id, run.claimed.attempt, described.type, described.message),
+        )
         wait = None
         if not isinstance(error, _HOPELESS):
             wait = policy.decide(error, run.claimed.failures + 1, self._stage.random)

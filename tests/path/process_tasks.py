@@ -13,6 +13,10 @@ def pid() -> int:
     return os.getpid()
 
 
+def write_pid(path: str) -> None:
+    Path(path).write_text(str(os.getpid()))
+
+
 def large(size: int) -> str:
     return "x" * size
 

@@ -1,4 +1,4 @@
-"""Schedules as they are found, looked at and changed, by their ids and by the definitions that AsyncMQ's users write."""
+"""Schedules found, looked at and changed, by their ids and by the definitions that users of AsyncMQ write."""
 
 from __future__ import annotations
 
