@@ -26,12 +26,13 @@ from .clock import Clock, SystemClock
 from .connections import Connections
 from .context import Context
 from .declared_schedules import NO_OPTIONS, DeclaredSchedule, ScheduleDecorator
-from .duration import Duration
+from .duration import Duration, seconds_to_ms
 from .errors import ConfigurationError, InvalidJob, PayloadTooLarge, UnknownTask
 from .executors.importable import check_importable
 from .handle import JobHandle
 from .job_id import check_queue, check_task, new_id
 from .local_schedules import LocalSchedules
+from .locks import Lock
 from .options import DEFAULT_PRIORITY, CallOptions, ExecutorName, TaskOptions, parse_priority
 from .queue import Queue
 from .retry import RetryPolicy
@@ -249,6 +250,14 @@ class Callboard:
         """What holds for completed jobs of a queue, and for failed ones (cancelled and expired ones too)."""
         completed, failed = self._retain.get(queue, (None, None))
         return completed or self.settings.keep_completed, failed or self.settings.keep_failed
+
+    def lock(self, name: str, *, ttl: Duration = 30.0, timeout: Duration | None = None) -> Lock:
+        """A lock for `async with`, one holder at a time in this namespace; see `locks.py`.
+
+        `ttl`: seconds that its holder may stand still before somebody else gets it; it is renewed every quarter of that
+        while it is held. `timeout`: seconds to wait for it, then LockTimeout; None: as long as it takes."""
+        seconds = None if timeout is None else seconds_to_ms(timeout, "timeout") / 1000
+        return Lock(self, name, ttl=seconds_to_ms(ttl, "ttl") / 1000, timeout=seconds)
 
     # --- enqueueing ---
 

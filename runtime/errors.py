@@ -13,6 +13,8 @@ CallboardError
 │   ├── JobExpired          its ttl passed before it started
 │   ├── JobUnknown          never recorded, or pruned
 │   └── ResultTimeout       not final within the time given; also a TimeoutError
+├── LockTimeout             a lock was not free within the time given; also a TimeoutError
+├── LockLost                a lock was, or may have been, somebody else's before the block that held it ended
 ├── HeartStopped            the process that keeps a worker's lease ended; the worker is started again
 └── GaveUp                  an actor failed more often than its restart intensity allows
 """
@@ -110,3 +112,21 @@ class GaveUp(CallboardError):
 class HeartStopped(CallboardError):
     def __init__(self, code: int | None) -> None:
         super().__init__(f"the heartbeat process ended with {code}; what it printed to stderr says why")
+
+
+class LockTimeout(CallboardError, TimeoutError):
+    def __init__(self, name: str, *, seconds: float) -> None:
+        super().__init__(f"lock {name!r} is held by somebody else, and was for {seconds:g} s")
+        self.name = name
+
+
+class LockLost(CallboardError):
+    """What was done in the block may have been done beside the next holder, who has a higher fence."""
+
+    def __init__(self, name: str, *, fence: int) -> None:
+        super().__init__(
+            f"lock {name!r} was lost while it was held under fence {fence}: it was not renewed for its ttl, since the "
+            "event loop or the store stood still for longer"
+        )
+        self.name = name
+        self.fence = fence
