@@ -12,14 +12,17 @@ import signal
 from collections.abc import Sequence
 from contextlib import AsyncExitStack, nullcontext
 from random import Random, SystemRandom
+from typing import TYPE_CHECKING
 
 from ..metadata.errors import CapabilityMissing
 from .actor import Actor, Options, Stage
-from .app import Callboard
 from .health import Health
 from .health_server import HealthServer
 from .loop_watch import LoopWatch
 from .supervisor import Supervisor
+
+if TYPE_CHECKING:
+    from .app import Callboard
 
 log = logging.getLogger("callboard")
 

@@ -16,13 +16,15 @@ from ..metadata.contract import Cancel, Deduplicating, Delay, Delays, Jobs, Queu
 from ..metadata.job import Job, State
 from ..metadata.schedules import Schedules
 from .duration import Duration, seconds_to_ms
-from .errors import InvalidJob
+from .errors import ConfigurationError, InvalidJob
 from .handle import JobHandle, result_of
 from .inspected_queue import PAGE, InspectedQueue
+from .job_id import check_queue
 from .job_view import DelayedInfo, JobInfo, delayed_view, view
 from .options import CallOptions
 from .repeatables import RepeatableQueue
 from .wire import Command, Event
+from .working_queue import CONCURRENCY, WorkingQueue
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -52,16 +54,31 @@ _ITEM_MEMBERS = frozenset(
 _END = 2**53  # later than any moment
 
 
-class Queue(InspectedQueue, RepeatableQueue):
-    """`app.queue("emails")`, or `Queue("emails")` with an app of its own from the settings in the environment."""
+class Queue(InspectedQueue, RepeatableQueue, WorkingQueue):
+    """`app.queue("emails")`, or `Queue("emails")` with an app of its own from the settings in the environment.
 
-    def __init__(self, name: str, app: Callboard | None = None) -> None:
+    `concurrency`: how many jobs `run` runs at a time. `scan_interval`: the setting of that name, of its own app.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        app: Callboard | None = None,
+        *,
+        concurrency: int = CONCURRENCY,
+        scan_interval: float | None = None,
+    ) -> None:
         if app is None:
             from .app import Callboard  # app.py makes queues, this makes an app: one of the two has to wait
 
-            app = Callboard()
-        self.name = name
+            app = Callboard(scan_interval=scan_interval)
+        elif scan_interval is not None:
+            raise ConfigurationError(f"scan_interval={scan_interval!r} is a setting of the app: give it to Callboard()")
+        if isinstance(concurrency, bool) or not isinstance(concurrency, int) or concurrency < 1:
+            raise ConfigurationError(f"concurrency={concurrency!r:.100}: must be a whole number from 1 on")
+        self.name = check_queue(name)
         self.app = app
+        self.concurrency = concurrency
 
     async def __aenter__(self) -> Self:
         await self.app.open()

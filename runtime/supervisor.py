@@ -8,11 +8,14 @@ import logging
 from collections import deque
 from collections.abc import Callable
 from random import Random
+from typing import TYPE_CHECKING
 
 from .actor import Actor, Stage
-from .app import Callboard
 from .clock import Clock
 from .errors import ConfigurationError, GaveUp
+
+if TYPE_CHECKING:
+    from .app import Callboard
 
 log = logging.getLogger("callboard.supervisor")
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from callboard import AnyOf, At, Callboard, Context, Cron, Every, InvalidJob, Policy
+from callboard import AnyOf, At, Callboard, ConfigurationError, Context, Cron, Every, InvalidJob, Policy, Queue
 from callboard.runtime.errors import UnknownSchedule
 from callboard.runtime.task_info import TaskScheduleState
 from callboard.runtime.testing import running
@@ -150,3 +150,32 @@ async def test_a_local_schedule_makes_jobs_while_a_worker_runs_and_is_stored_now
         moments = [origin["occurrence"] for who, origin in seen if who == "b"]
         assert len(set(moments)) == len(moments), "two workers in one process fire once"
         assert {origin["local"] for _, origin in seen} == {True}
+
+
+async def test_a_queue_is_worked_where_it_is_made(place: Place) -> None:
+    app, seen = place.app(), list[str]()
+
+    @app.task(queue="maintenance", name="note")
+    async def note(what: str) -> None:
+        seen.append(what)
+
+    queue = Queue("maintenance", app, concurrency=4)
+    queue.add_repeatable("note", every=0.1, args=["local"])
+    working = asyncio.create_task(queue.run(grace_seconds=5))
+    async with app:
+        await queue.upsert_repeatable("note", cron="* * * * * *", args=["durable"])
+        async with asyncio.timeout(SOON):
+            while set(seen) != {"local", "durable"}:
+                await asyncio.sleep(0.01)
+        working.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await working
+        await place.audit(app)
+
+
+def test_a_queue_with_settings_that_contradict_is_refused() -> None:
+    assert Queue("maintenance", scan_interval=2.0).app.settings.scan_interval == 2.0
+    with pytest.raises(ConfigurationError, match="setting of the app"):
+        Queue("maintenance", Callboard(), scan_interval=2.0)
+    with pytest.raises(ConfigurationError, match="concurrency=0"):
+        Queue("maintenance", concurrency=0)
