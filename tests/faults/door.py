@@ -14,6 +14,7 @@ import asyncio
 import json
 import time
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from contextlib import AsyncExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -66,6 +67,8 @@ class Door:
         self._app = app
         self._amqp_url = broker
         self._broker = RabbitMQBroker.from_url(broker, name="the test at the door")
+        self._channel: aio_pika.abc.AbstractChannel | None = None
+        self._closing = AsyncExitStack()
         self._dead = DeadQueue(self._broker, self.names, SystemClock(), lifetime=None)
 
     def start(self, *kinds: str, intakes: int = 1) -> None:
@@ -90,18 +93,19 @@ class Door:
         self, bodies: Iterable[bytes], *, routing_key: str = QUEUE, exchange: str | None = None, **properties: Any
     ) -> None:
         """Persistent and confirmed; mandatory, but for events, to which nobody need listen."""
-        async with await aio_pika.connect(self._amqp_url) as connection:
-            channel = await connection.channel(on_return_raises=True)
-            to = await channel.get_exchange(exchange or self.names.submit, ensure=False)
-            mandatory = exchange != self.names.events
+        if self._channel is None:
+            connection = await self._closing.enter_async_context(await aio_pika.connect(self._amqp_url))
+            self._channel = await connection.channel(on_return_raises=True)
+        to = await self._channel.get_exchange(exchange or self.names.submit, ensure=False)
+        mandatory = exchange != self.names.events
 
-            async def publish(body: bytes) -> None:
-                message = aio_pika.Message(body, delivery_mode=2, **properties)
-                await to.publish(message, routing_key, mandatory=mandatory)
+        async def publish(body: bytes) -> None:
+            message = aio_pika.Message(body, delivery_mode=2, **properties)
+            await to.publish(message, routing_key, mandatory=mandatory)
 
-            pending = list(bodies)
-            for start in range(0, len(pending), WINDOW):
-                await asyncio.gather(*map(publish, pending[start : start + WINDOW]))
+        pending = list(bodies)
+        for start in range(0, len(pending), WINDOW):
+            await asyncio.gather(*map(publish, pending[start : start + WINDOW]))
 
     async def letters(self) -> list[DeadLetter]:
         found: list[DeadLetter] = []
@@ -159,6 +163,7 @@ class Door:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        await self._closing.aclose()
         await self._broker.close()
         await self.scene.__aexit__(kind, error, traceback)
 

@@ -1,6 +1,6 @@
 """X4: messages that are too large, and many large ones at once.
 
-Injects: bodies of 1, 16, 100 and 128 MiB, 10,000 fields of headers, and 400 submissions of 1 MiB while the intake holds
+Injects: bodies of 1, 16, 100 and 128 MiB, 10,000 fields of headers, and 160 submissions of 1 MiB while the intake holds
 64 at a time. Bites: RabbitMQ confirms each of them, so that they reach the intake.
 Passes: each one is in `callboard.dead` with its size and the limit, of its bytes no more than 64 KiB; the intake stays
 within its memory setting and 64 MB above what it began with; good ones run beside them; no connection is lost.
@@ -19,7 +19,7 @@ from servers import RabbitMQServer
 
 MEGABYTE = 1024 * 1024
 SIZES = [1 * MEGABYTE + 1, 16 * MEGABYTE, 100 * MEGABYTE, 128 * MEGABYTE]
-LARGE = 400
+LARGE = 160
 MEMORY = 64 * MEGABYTE  # the setting intake_memory
 ABOVE = MEMORY + 64_000_000
 
@@ -49,7 +49,7 @@ async def test_large_messages_cost_bounded_memory_and_are_refused_with_size_and_
         ]
         await door.submit(large)
         await door.submit(map(good, goods[50:]))
-        jobs, letters = await door.settled(ids=goods, letters=len(SIZES) + 1 + LARGE, seconds=120)
+        jobs, letters = await door.settled(ids=goods, letters=len(SIZES) + 1 + LARGE, seconds=240)
 
         peak = resident(intake.pid, peak=True)
         print(f"intake: {before / 1e6:.0f} MB before, at most {peak / 1e6:.0f} MB")
