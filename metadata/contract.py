@@ -481,17 +481,8 @@ class Retention(Protocol):
 
 # --- The store ----------------------------------------------------------------------------------------------------
 
-CAPABILITIES: tuple[type, ...] = (
-    Jobs,
-    Delays,
-    Workers,
-    Deduplicating,
-    QueueControl,
-    Inspection,
-    Retention,
-    Schedules,
-    Leases,
-)
+_OF_JOBS: tuple[type, ...] = (Jobs, Delays, Workers, Deduplicating, QueueControl, Inspection, Retention)
+CAPABILITIES: tuple[type, ...] = (*_OF_JOBS, Schedules, Leases)
 
 C = TypeVar("C")
 

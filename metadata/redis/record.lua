@@ -21,6 +21,8 @@
 --   dead z         boot -> when it was declared dead         paused         exists while paused
 --   schedule h     id -> a packed array, see timetable.lua   schedules z    id -> 0: in the order of their bytes
 --   runs z         id -> next_run, of schedules not paused
+-- In place of a queue, for the locks of the namespace:
+--   locks h        name -> packed {holder or false, fence, beat, ttl}     freed z  name -> when it was released
 
 local prefix = KEYS[1]
 local input = cmsgpack.unpack(ARGV[1])
