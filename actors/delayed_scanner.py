@@ -1,49 +1,111 @@
 """DelayedScanner: makes delayed jobs ready when their time has come, retries among them.
 
-    sleep until the next due time (at most `scan_interval`), or until a command says that an earlier one has appeared
+    sleep until the next due time (at most `scan_interval`); a command says when an earlier one has appeared
     -> take_due: delayed -> waiting, next dispatch, outbox -> publish -> published
 
-Any number of replicas: `take_due` hands each job to one of them. A crash between `take_due` and the publish leaves the
-outbox entry, which a relay sends.
+Any number of replicas: `take_due` hands each job to one of them, and `Turns` keeps the others from asking for it at the
+same moment. A crash between `take_due` and the publish leaves the outbox entry, which a relay sends.
+
+Jobs are taken while earlier ones are being published, since a broker may take long to confirm, and the next job is due
+all the same; but never more than MAX_SENDS batches ahead of it. So a backlog goes out as fast as the broker takes it,
+and only that many batches of it are held here.
 """
 
 from __future__ import annotations
 
-from ..metadata.contract import MAX_BATCH, Delays, Jobs, QueueControl
+import asyncio
+from collections.abc import Sequence
+
+from ..metadata.contract import MAX_BATCH, Delays, Jobs, QueueControl, Ready
 from ..runtime.actor import Consumes, Stage
 from ..runtime.rounds import RoundsActor
+from ..runtime.turns import Turns
+from ..runtime.wire import Command
 
+MAX_SENDS = 8
+TIMER_SECONDS = 0.0007  # clocks count whole milliseconds, and timers wait for up to one more than they were told
 MAX_CLOCK_GAP_MS = 2000
 
 
 class DelayedScanner(RoundsActor):
     kind = "delayed-scanner"
     consumes = (Consumes("control.<instance>", "control", ("all", "<kind>", "<kind>.#")),)
-    publishes = ("jobs", "dead")
+    publishes = ("jobs",)
     requires = (Delays, Jobs, QueueControl)
 
     def __init__(self, stage: Stage) -> None:
         super().__init__(stage)
         self._delays = stage.capability(Delays)
+        self._turns = Turns(stage.random)
+        self._next: int | None = None  # the earliest due time that is known of, ms
+        self._behind = 0  # ms by which the store's clock is behind ours: the later of the two has to reach a due time
+        self._look_now = True
+        self._look_again = 0.0  # when to look whatever is known, by the clock's `elapsed`
+        self._sends: set[asyncio.Task[None]] = set()
         self._gap_told = False
 
+    async def run(self) -> None:
+        async with asyncio.TaskGroup() as self._group:
+            await super().run()
+            if self._sends:
+                await self.stage.within_grace(asyncio.wait(self._sends))
+            for task in self._sends:
+                task.cancel()
+
+    def receive(self, command: Command) -> None:
+        if command.run_at is None or command.queue not in self.queues:
+            self._look_now = True
+            super().receive(command)
+        elif self._next is None or command.run_at < self._next:
+            self._next = command.run_at
+            self._woken.set()
+
+    def hears_again(self) -> None:
+        self._look_now = True
+        super().hears_again()
+
+    def missed(self) -> None:
+        self._look_now = True
+
     async def round(self) -> float:
+        if (pause := self._pause()) > 0:  # a command has told of a job that is not due yet
+            return pause
+        if len(self._sends) >= MAX_SENDS:
+            await asyncio.wait(self._sends, return_when=asyncio.FIRST_COMPLETED)
+        # Commands that come during the look are about what it may not have seen.
+        expected, self._next, self._look_now = self._next, None, False
+        self._look_again = self.stage.clock.elapsed() + self.stage.settings.scan_interval
         now = self.stage.clock.now()
         due = await self._delays.take_due(
             await self.queues.names(), now=now, grace=self.stage.settings.grace, limit=MAX_BATCH
         )
-        self._tell_gap(due.gap)
+        self._note_gap(due.gap)
         if due.ready:
-            # Awaited, so that a backlog of due jobs is taken no faster than the broker takes it.
-            await self.stage.dispatcher.send(due.ready)
-        interval = self.stage.settings.scan_interval
-        if due.next_due is None:
-            return interval
-        # The later of the two clocks has to reach it: that of the store may be behind ours.
-        left = (due.next_due - self.stage.clock.now() + max(0, -due.gap)) / 1000
-        return min(interval, max(left, 0.0 if due.ready else 0.001))
+            self._turns.got_some()
+            task = self._group.create_task(self._send(due.ready))
+            self._sends.add(task)
+            task.add_done_callback(self._sends.discard)
+        elif expected is not None and expected + self._behind <= now:
+            self._turns.came_late()
+        if due.next_due is not None:
+            self._next = due.next_due if self._next is None else min(self._next, due.next_due)
+        return max(self._pause(), 0.0 if due.ready else 0.001)
 
-    def _tell_gap(self, gap: int) -> None:
+    def _pause(self) -> float:
+        """Seconds until the next look."""
+        if self._look_now:
+            return 0.0
+        longest = self._look_again - self.stage.clock.elapsed()
+        if self._next is None:
+            return longest
+        left = (self._next - self.stage.clock.now() + self._behind) / 1000 + self._turns.wait
+        return min(longest, left - TIMER_SECONDS)
+
+    async def _send(self, ready: Sequence[Ready]) -> None:
+        await self.stage.dispatcher.send(ready)
+
+    def _note_gap(self, gap: int) -> None:
+        self._behind = max(0, -gap)
         apart = abs(gap) > MAX_CLOCK_GAP_MS
         if apart and not self._gap_told:
             self.stage.log.warning(

@@ -79,6 +79,10 @@ class RepeatableScheduler(RoundsActor):
         self._commanded = True
         super().receive(command)
 
+    def hears_again(self) -> None:
+        self._commanded = True
+        super().hears_again()
+
     async def round(self) -> float:
         idle, self._idle, self._commanded = self._idle and not self._commanded, False, False
         stale, before = self.queues.stale, self._names

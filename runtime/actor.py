@@ -204,6 +204,9 @@ class Actor(ABC):
         """A command from the mailbox. Must not block; what it does not know it ignores."""
         _ = command
 
+    def hears_again(self) -> None:  # noqa: B027  most actors have nothing to do then
+        """The mailbox is back after the broker was away: commands of the time in between are lost. Must not block."""
+
 
 class Mailbox:
     """An actor's exclusive queue on `callboard.control`; it goes with the connection and comes back with the next.
@@ -225,6 +228,7 @@ class Mailbox:
         self._count = 0
 
     async def open(self) -> None:
+        self._actor.stage.broker.watch(self._connection_changed)
         try:
             await self._open()
         except BrokerUnavailable as error:
@@ -259,6 +263,12 @@ class Mailbox:
             await stage.sleep(stage.backoff(failures))
             with suppress(BrokerUnavailable):
                 await self._open()
+        self._connection_changed(self._consumer is not None)
+
+    def _connection_changed(self, connected: bool) -> None:
+        # A broker tells that it is connected after it has started its consumers again.
+        if connected and self._consumer is not None:
+            self._actor.hears_again()
 
     def _receive(self, delivery: Delivery) -> None:
         command = decode_command(delivery.body)

@@ -94,7 +94,8 @@ class Finisher:
             dispatcher.send_soon([Ready(run.queue, ticket.id, answer.dispatch, ticket.priority, payload)])
         soon = now + self._stage.settings.scan_interval * 1000
         if answer.state is State.DELAYED and outcome.run_at is not None and outcome.run_at < soon:
-            dispatcher.command_soon(f"delayed-scanner.{run.queue}", Command(command="wake", queue=run.queue))
+            command = Command(command="wake", queue=run.queue, run_at=outcome.run_at)
+            dispatcher.command_soon(f"delayed-scanner.{run.queue}", command)
         name = "cancelled" if answer.state is State.CANCELLED else _EVENTS[outcome.ending]
         dispatcher.emit(self._event(run, name, outcome, now))
 

@@ -30,6 +30,14 @@ class KnownQueues:
         elapsed = self._stage.clock.elapsed()
         return not self._fixed and (self._read_at is None or elapsed - self._read_at >= self._read_again_seconds)
 
+    def __contains__(self, queue: object) -> bool:
+        """Whether it is one of those looked after, as far as is known here."""
+        return queue in self._names
+
+    def read_again(self) -> None:
+        """Ask the store with the next look: a queue may have been made, and nobody heard of it."""
+        self._read_at = None
+
     def add(self, queue: str) -> None:
         """A command named a queue that was made since the last look."""
         if not self._fixed and queue not in self._names:

@@ -104,10 +104,10 @@ class Producer:
     def _wake_scanner(self, jobs: Sequence[NewJob], answers: Sequence[Enqueued]) -> None:
         """Tell scanners of jobs that are due before they would look again by themselves."""
         soon = self._clock.now() + round(self._settings.scan_interval * 1000)
-        queues = {
-            job.queue
-            for job, answer in zip(jobs, answers, strict=True)
-            if answer.state is State.DELAYED and job.run_at is not None and job.run_at <= soon
-        }
-        for queue in queues:
-            self._dispatcher.command_soon(f"delayed-scanner.{queue}", Command(command="wake", queue=queue))
+        earliest: dict[str, int] = {}
+        for job, answer in zip(jobs, answers, strict=True):
+            if answer.state is State.DELAYED and job.run_at is not None and job.run_at <= soon:
+                earliest[job.queue] = min(job.run_at, earliest.get(job.queue, job.run_at))
+        for queue, run_at in earliest.items():
+            command = Command(command="wake", queue=queue, run_at=run_at)
+            self._dispatcher.command_soon(f"delayed-scanner.{queue}", command)

@@ -38,6 +38,10 @@ class RoundsActor(Actor):
                 return
         self._woken.set()
 
+    def hears_again(self) -> None:
+        self.queues.read_again()
+        self._woken.set()
+
     async def run(self) -> None:
         await self._mailbox.open()
         try:

@@ -126,12 +126,14 @@ class Events(Struct, frozen=True, kw_only=True):
 
 
 class Command(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """A message between actors. `command`: wake, cancel, pause, resume. `queue`, `jobs`: what it is about."""
+    """A message between actors. `command`: wake, cancel, pause, resume. `queue`, `jobs`: what it is about. `run_at` of
+    a wake: there is a job that is due then, and nothing to look for before."""
 
     command: str
     v: int = VERSION
     queue: str | None = None
     jobs: tuple[str, ...] = ()
+    run_at: Moment | None = None
 
 
 class Malformed(Struct, frozen=True):

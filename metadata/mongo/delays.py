@@ -1,24 +1,92 @@
-"""Delays on MongoDB."""
+"""Delays on MongoDB.
+
+A look for due jobs reads a few that are due next as well. When their time has come, the next call takes them with its
+first trip, by a write that holds only if they are as they were read and the server's clock has reached their time too;
+what else there is, it reads meanwhile. Many jobs that are due at once are taken as everything else that becomes due.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import asyncio
+from collections import Counter
+from collections.abc import Callable, Sequence
 
 from ..contract import Delay, Due, Ready
 from ..job import State
-from .connection import MongoConnection
+from .connection import Document, MongoConnection
 from .names import job_name
 from .record import LEAN, TICKETS, Record
-from .taking import take_due
+from .taking import FIELDS, one_of, take
 from .work import Work, settle
+
+FEW = 8  # delayed jobs that a look reads; where all of them are due, there may be many
+FRESH = 10  # ms after which a job that was foreseen is likely to be taken by somebody else
+
+
+Change = Callable[[Record], None]
 
 
 class MongoDelays:
     def __init__(self, connection: MongoConnection) -> None:
         self._connection = connection
+        self._foreseen: list[Document] = []
 
     async def take_due(self, queues: Sequence[str], *, now: int, grace: int, limit: int) -> Due:
-        return await take_due(self._connection, queues, now=now, grace=grace, limit=limit)
+        if not queues:
+            return Due([], None)
+
+        def wake(record: Record) -> None:
+            record.wait(dispatch=record.dispatch + 1, due=now + grace, now=now)
+
+        foreseen = [one for one in self._foreseen if now - FRESH <= one["at"] <= now and one["queue"] in queues][:limit]
+        self._foreseen = []
+        taken, found = await asyncio.gather(
+            self._take_foreseen(foreseen, wake), self._earliest(queues, FEW + len(foreseen))
+        )
+        clock = found[0]["clock"] if found else await self._connection.clock()
+        due_by = min(now, clock)
+        names = {record.name for record in taken}
+        left = [one for one in found if one["name"] not in names]
+        due = [one for one in left if one["at"] <= due_by]
+        if due and (len(due) >= FEW or max(Counter(one["queue"] for one in due).values()) > limit):
+            return await self._take_many(queues, taken, wake, due_by, limit, clock - now)
+        if due:
+            taken += await self._take(due, wake)
+        self._foreseen = left[len(due) :]
+        next_due = self._foreseen[0]["at"] if self._foreseen else None
+        return Due([record.ready() for record in taken], next_due, clock - now)
+
+    async def _take_foreseen(self, foreseen: Sequence[Document], wake: Change) -> list[Record]:
+        if not foreseen:
+            return []
+        return await self._take(foreseen, wake, not_before=max(one["at"] for one in foreseen))
+
+    async def _take(self, documents: Sequence[Document], wake: Change, not_before: int | None = None) -> list[Record]:
+        """Those of which nobody else has changed the document."""
+        work = Work(self._connection)
+        work.not_before = not_before
+        records = work.take(documents, TICKETS)
+        for record in records:
+            wake(record)
+        lost = await work.commit()
+        return [record for record in records if record.name not in lost]
+
+    async def _take_many(
+        self, queues: Sequence[str], taken: list[Record], wake: Change, due_by: int, limit: int, gap: int
+    ) -> Due:
+        for queue in queues:
+
+            async def find(most: int, queue: str = queue) -> list[Document]:
+                return [one for one in await self._earliest([queue], most) if one["at"] <= due_by]
+
+            room = limit - sum(record.queue == queue for record in taken)
+            taken += await take(self._connection, find, wake, room, TICKETS)
+        rest = await self._earliest(queues, 1)
+        return Due([record.ready() for record in taken], rest[0]["at"] if rest else None, gap)
+
+    async def _earliest(self, queues: Sequence[str], most: int) -> list[Document]:
+        where = {"queue": one_of(queues), "state": State.DELAYED.value}
+        return await self._connection.find(where, FIELDS, sort=[("at", 1)], limit=most)
 
     async def reschedule(
         self, queue: str, delays: Sequence[Delay], *, now: int, grace: int

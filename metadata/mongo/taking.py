@@ -1,4 +1,4 @@
-"""What becomes due: outbox entries, delayed jobs, tickets that were overtaken.
+"""What becomes due: outbox entries, tickets that were overtaken; for delayed jobs see `delays.py`.
 
 Each is found by an index, and taken by a write that holds only for the document that was read: any number of takers
 share the work, and none gets what another got. Who loses some looks again, until it has its limit or nothing is left.
@@ -9,9 +9,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 
-from ..contract import Due, Ready
+from ..contract import Ready
 from ..errors import StoreUnavailable
-from ..job import State
 from .connection import Document, MongoConnection
 from .names import DUE, HELD, QUEUE, SCHEDULES, queue_name
 from .record import TICKETS, Record, projection
@@ -19,7 +18,7 @@ from .schedules import record_pending
 from .work import ROUNDS, Work, pause
 
 Find = Callable[[int], Awaitable[list[Document]]]
-_FIELDS = projection(TICKETS)
+FIELDS = projection(TICKETS)
 
 
 async def take_unpublished(
@@ -32,12 +31,12 @@ async def take_unpublished(
         record.send_again(due=now + grace)
 
     async def due(names: Sequence[str], most: int, states: Sequence[str] = (DUE,)) -> list[Document]:
-        where = {"queue": _one_of(names), "state": _one_of(states), "due": {"$lte": now}}
-        return await connection.find(where, _FIELDS, sort=[("due", 1)], limit=most)
+        where = {"queue": one_of(names), "state": one_of(states), "due": {"$lte": now}}
+        return await connection.find(where, FIELDS, sort=[("due", 1)], limit=most)
 
     async def held(names: Sequence[str], most: int) -> list[Document]:
-        where = {"queue": _one_of(names), "state": HELD}
-        return await connection.find(where, _FIELDS, sort=[("at", 1)], limit=most)
+        where = {"queue": one_of(names), "state": HELD}
+        return await connection.find(where, FIELDS, sort=[("at", 1)], limit=most)
 
     first, parked = await asyncio.gather(due(queues, limit + 1, (DUE, *SCHEDULES)), held(queues, 1))
     if unfinished := [one["name"] for one in first if one["state"] in SCHEDULES]:
@@ -59,38 +58,6 @@ async def take_unpublished(
     return taken
 
 
-async def take_due(connection: MongoConnection, queues: Sequence[str], *, now: int, grace: int, limit: int) -> Due:
-    if not queues:
-        return Due([], None)
-
-    def wake(record: Record) -> None:
-        record.wait(dispatch=record.dispatch + 1, due=now + grace, now=now)
-
-    async def earliest(names: Sequence[str], most: int) -> list[Document]:
-        where = {"queue": _one_of(names), "state": State.DELAYED.value}
-        return await connection.find(where, _FIELDS, sort=[("at", 1)], limit=most)
-
-    async def due(names: Sequence[str], most: int) -> list[Document]:
-        return [one for one in await earliest(names, most) if one["at"] <= due_by]
-
-    first, clock = await asyncio.gather(earliest(queues, limit + 1), connection.clock())
-    due_by = min(now, clock)
-    of_them = [one for one in first if one["at"] <= due_by]
-    if len(of_them) <= limit:
-        ready = await _take(connection, _first(of_them, lambda most: due(queues, most)), wake, limit)
-        left = [one["at"] for one in first[len(of_them) :]]
-        if len(ready) == len(of_them) and (left or len(first) <= limit):
-            return Due(ready, min(left, default=None), clock - now)
-    else:
-        ready = []
-        for queue in queues:
-            ready += await _take(connection, lambda most: due([queue], most), wake, limit)  # noqa: B023  awaited here
-    rest = await connection.find(
-        {"queue": _one_of(queues), "state": State.DELAYED.value}, {"_id": 0, "at": 1}, sort=[("at", 1)], limit=1
-    )
-    return Due(ready, rest[0]["at"] if rest else None, clock - now)
-
-
 async def take_overtaken(
     connection: MongoConnection,
     queues: Sequence[str],
@@ -109,7 +76,7 @@ async def take_overtaken(
 
     abouts, priorities = await asyncio.gather(
         connection.find({"name": {"$in": [queue_name(queue) for queue in queues]}}),
-        connection.distinct("priority", {"queue": _one_of(queues), "sent_at": {"$exists": True}}),
+        connection.distinct("priority", {"queue": one_of(queues), "sent_at": {"$exists": True}}),
     )
     marks = {about["queue"]: about.get("marks", {}) for about in abouts}
     taken: list[Ready] = []
@@ -121,7 +88,7 @@ async def take_overtaken(
         ]
 
         async def lost(most: int, where: list[Document] = where) -> list[Document]:
-            return await connection.find({"$or": where}, _FIELDS, limit=most)
+            return await connection.find({"$or": where}, FIELDS, limit=most)
 
         if where:
             taken += await _take(connection, lost, again, limit)
@@ -137,7 +104,7 @@ async def read_paused(connection: MongoConnection, queues: Sequence[str]) -> lis
     return [queue for queue in queues if queue in paused]
 
 
-def _one_of(names: Sequence[str]) -> object:
+def one_of(names: Sequence[str]) -> object:
     return names[0] if len(names) == 1 else {"$in": list(names)}
 
 

@@ -47,12 +47,13 @@ class Held(Struct):
 
 
 class Work:
-    """`deadline`: ms of the store's clock, after which nothing is written."""
+    """`not_before`, `deadline`: ms of the store's clock, before and after which nothing is written."""
 
     def __init__(self, connection: MongoConnection) -> None:
         self.connection = connection
         self.revision = connection.revision()
         self.clock: int | None = None
+        self.not_before: int | None = None
         self.deadline: int | None = None
         self.keeps: dict[tuple[str, str], int | None] = {}  # (queue, group) -> the latest `Keep.count`
         self.marks: dict[str, dict[int, int]] = {}  # queue -> priority -> the latest sent_at of what is claimed
@@ -213,6 +214,8 @@ class Work:
             where: Document = {"name": {"$in": [held.name for held in members]}, "revision": revision}
             if self.deadline is not None:
                 where["$expr"] = {"$lt": [{"$toLong": "$$NOW"}, self.deadline]}
+            elif self.not_before is not None:
+                where["$expr"] = {"$gte": [{"$toLong": "$$NOW"}, self.not_before]}
             update = update_of(difference, self.revision)
             if len(members) == 1:
                 statements.append(UpdateOne({**where, "name": members[0].name}, update))
