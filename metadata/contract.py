@@ -517,6 +517,11 @@ class Store(Protocol):
     def epoch(self) -> str: ...
 
     @property
+    def version(self) -> str:
+        """The server's, for people to read; empty where there is none. Known once it is open."""
+        ...
+
+    @property
     def capabilities(self) -> frozenset[type]: ...
 
     def get(self, capability: type[C]) -> C:

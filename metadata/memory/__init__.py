@@ -74,6 +74,10 @@ class MemoryStore:
         return self._epoch
 
     @property
+    def version(self) -> str:
+        return ""
+
+    @property
     def capabilities(self) -> frozenset[type]:
         return frozenset(self._offers)
 

@@ -68,6 +68,7 @@ class MongoStore:
         self._address = address
         self._open = False
         self._durable = False
+        self._version = ""
         connection = self._connection = MongoConnection(
             address,
             # $ has a meaning in a collection's name, and "system." at its beginning.
@@ -98,6 +99,10 @@ class MongoStore:
         return self._connection.epoch
 
     @property
+    def version(self) -> str:
+        return self._version
+
+    @property
     def capabilities(self) -> frozenset[type]:
         return frozenset(self._offers)
 
@@ -118,6 +123,7 @@ class MongoStore:
                 raise StoreRefused(f"{self._address.name} must not be used as it is: {'; '.join(refusals)}")
             await self._connection.read_identity(secrets.token_hex(16))
             self._durable = facts.persistent
+            self._version = facts.version
         except BaseException:
             await self._connection.close()
             raise

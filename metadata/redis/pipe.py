@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import ssl
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, cast
 
 import hiredis
@@ -34,7 +34,7 @@ from redis.exceptions import TimeoutError as NoAnswer
 
 from .address import Address
 
-_CODES = {
+_CODES: Mapping[str, Callable[[str], RedisError]] = {
     "NOSCRIPT": NoScriptError,
     "OOM": OutOfMemoryError,
     "NOAUTH": AuthenticationError,
@@ -43,7 +43,8 @@ _CODES = {
     "READONLY": ReadOnlyError,
     "CLUSTERDOWN": ClusterDownError,
 }
-_REDIRECTIONS = {"MOVED": MovedError, "ASK": AskError}  # made of what follows the code: slot, host and port
+# Made of what follows the code: slot, host and port.
+_REDIRECTIONS: Mapping[str, Callable[[str], RedisError]] = {"MOVED": MovedError, "ASK": AskError}
 _INCOMPLETE = object()
 
 Where = Callable[[], Awaitable[tuple[str, int]]]  # host and port, asked for before each connection
@@ -197,7 +198,7 @@ def _new_reader() -> hiredis.Reader:
 def _error(text: str) -> RedisError:
     code, _, rest = text.partition(" ")
     if code in _REDIRECTIONS:
-        return cast(RedisError, _REDIRECTIONS[code](rest))
+        return _REDIRECTIONS[code](rest)
     return _CODES.get(code, ResponseError)(text)
 
 

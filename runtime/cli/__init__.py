@@ -14,6 +14,7 @@ import typer
 
 from .dead import dead_app
 from .demo import demo
+from .doctor import doctor
 from .enqueue import enqueue
 from .failures import ending
 from .health import health
@@ -85,6 +86,7 @@ app.add_typer(queues_app, name="queues", rich_help_panel="Jobs")
 app.add_typer(schedules_app, name="schedules", rich_help_panel="Jobs")
 app.add_typer(dead_app, name="dead", rich_help_panel="Jobs")
 app.command(rich_help_panel="Look")(workers)
+app.command(rich_help_panel="Look")(doctor)
 app.command(rich_help_panel="Look")(health)
 app.command(rich_help_panel="Look")(wiring)
 for one in (app, jobs_app, queues_app, schedules_app, dead_app):

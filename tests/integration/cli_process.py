@@ -158,6 +158,9 @@ class Place:
         self.namespace = self._space.namespace
         self.cli = Cli(broker=amqp_url, store=redis_url, namespace=self.namespace, lease_seconds="2")
 
+    async def keys(self) -> list[bytes]:
+        return await self._space.keys()
+
     def delete(self, *queues: str) -> None:
         asyncio.run(self._delete(queues))
 
