@@ -18,28 +18,24 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import Sequence
 from contextlib import suppress
 from functools import partial
 
-from msgspec import structs
-
 from ..brokers.errors import BrokerUnavailable
 from ..brokers.message import Delivery
-from ..metadata.contract import MAX_BATCH, Claimed, Heartbeat, Jobs, QueueControl, Verdict, Workers
-from ..metadata.contract import Ticket as ClaimTicket
+from ..metadata.contract import Heartbeat, Jobs, QueueControl, Workers
 from ..metadata.errors import StoreUnavailable
 from ..runtime.actor import HAND_BACK_SECONDS, Actor, Consumes, Mailbox, Stage
-from ..runtime.backlog import Backlog, Parcel, Pending
+from ..runtime.backlog import Backlog, Parcel
+from ..runtime.claims import Claims
 from ..runtime.errors import ConfigurationError
 from ..runtime.heart import Heart
 from ..runtime.inflow import Inflow
-from ..runtime.run import Interruption, Run
+from ..runtime.run import Interruption
 from ..runtime.runs import Runs
 from ..runtime.spare import HAND_ON_SECONDS, Spare
-from ..runtime.suspects import Suspects
 from ..runtime.unusable import Unusable
-from ..runtime.wire import Command, Event, Malformed, body_of, decode_bundle, encode_body, new_job
+from ..runtime.wire import Command, Malformed, decode_bundle, encode_body
 from ..runtime.worker_info import WorkerInfo
 
 AHEAD = 3  # times its slots: how many jobs a worker of short ones asks for beyond those it runs
@@ -61,7 +57,6 @@ class Worker(Actor):
         if not self._queues:
             raise ConfigurationError("the app has no task, so its worker has no queue to serve; name one with --queue")
         self._boot = secrets.token_hex(16)
-        self._free = stage.options.concurrency
         self._backlog = Backlog(self._queues, stage.options.weights)
         self._inflows = {
             queue: Inflow(stage.broker, stage.names, queue, partial(self._receive, queue)) for queue in self._queues
@@ -87,15 +82,23 @@ class Worker(Actor):
             beaten=self._on_beat,
             failed=self._heart_failed,
         )
-        self._suspects = Suspects(stage, busy=self._is_busy, changed=self._work, claim=self._claim_alone)
         self._group = asyncio.TaskGroup()
         self._unusable = Unusable(stage, spawn=self._group.create_task)
         self._runs = Runs(
             stage,
             spawn=self._group.create_task,
-            lease_is_certain=self._lease_is_certain,
+            lease_is_certain=self.lease_is_certain,
             released=self._released,
             changed=self._work.set,
+        )
+        self._claims = Claims(
+            stage,
+            self,
+            self._backlog,
+            self._runs,
+            self._unusable,
+            changed=self._work,
+            spawn=self._group.create_task,
         )
 
     async def run(self) -> None:
@@ -109,7 +112,7 @@ class Worker(Actor):
                 self._paused = set(await self.stage.patiently(lambda: control.paused(self._queues)))
                 for queue in self._queues:
                     await self._consume(queue)
-                claiming = group.create_task(self._claim_while_there_is_work())
+                claiming = group.create_task(self._claims.claim_while_there_is_work())
                 balancing = group.create_task(self._balance())
                 stage.working = True
                 stage.log.info("worker %s serves %s", self._boot[:8], ", ".join(self._queues))
@@ -188,102 +191,24 @@ class Worker(Actor):
         self._paused.discard(queue)
         await self._consume(queue)
 
-    # --- claiming ---
+    # --- what claiming asks and tells (see claims.py) ---
 
-    async def _claim_while_there_is_work(self) -> None:
-        while True:
-            await self._work.wait()
-            self._work.clear()
-            if self._suspects:
-                await self._suspects.run_each()
-            if self.stage.stopping.is_set():
-                return
-            while self._free > 0 and self._lease_is_certain() and self._runs.has_room and not self._suspects:
-                queue, pending = self._backlog.take(min(self._free, MAX_BATCH))
-                if not pending:
-                    break
-                self._free -= len(pending)
-                await self._claim(queue, pending, alone_from=self._suspects.alone_from)
-                if self.stage.stopping.is_set():
-                    return
+    @property
+    def boot(self) -> str:
+        return self._boot
 
-    async def _claim_alone(self, queue: str, pending: Pending) -> None:
-        self._free -= 1
-        await self._claim(queue, [pending], alone_from=None)
-
-    def _is_busy(self) -> bool:
-        return bool(self._runs) or self._free < self.stage.options.concurrency or not self._lease_is_certain()
-
-    async def _claim(self, queue: str, pending: list[Pending], *, alone_from: int | None) -> None:
-        boot = self._boot
-        self._runs.before_claim()
-        tickets = [ClaimTicket(one.ticket.id, one.ticket.dispatch, created_at=one.ticket.created_at) for one in pending]
-        answers = await self._ask(queue, boot, tickets, alone_from)
-        unknown = [i for i, a in enumerate(answers) if a.verdict is Verdict.UNKNOWN and self._adoptable(pending[i])]
-        if unknown:
-            adopted = [structs.replace(tickets[i], adopt=new_job(body_of(pending[i].ticket))) for i in unknown]
-            for i, answer in zip(unknown, await self._ask(queue, boot, adopted, alone_from), strict=True):
-                answers[i] = answer
-        if answers[0].verdict is Verdict.DEAD:
-            self._free += len(pending)
-            self._backlog.put_back(queue, pending)
-            self._lease_lost(boot)
-            return
-        for one, answer in zip(pending, answers, strict=True):
-            self._answered(queue, boot, one, answer)
-
-    async def _ask(
-        self, queue: str, boot: str, tickets: Sequence[ClaimTicket], alone_from: int | None
-    ) -> list[Claimed]:
-        """Until there is an answer: a claim whose reply was lost may have succeeded, and only this boot can tell."""
-        keep = self.stage.app.retention(queue)[1].keep()
-        clock = self.stage.clock
-        answers = await self.stage.patiently(
-            lambda: self._jobs.claim(queue, boot, tickets, now=clock.now(), keep_expired=keep, alone_from=alone_from)
-        )
-        return list(answers)
-
-    def _answered(self, queue: str, boot: str, pending: Pending, answer: Claimed) -> None:
-        ticket = pending.ticket
-        match answer.verdict:
-            case Verdict.CLAIMED | Verdict.MINE:
-                if self._runs.is_new(queue, ticket.id, ticket.dispatch):
-                    now = self.stage.clock.now()
-                    self._runs.start(Run(queue=queue, ticket=ticket, claimed=answer, boot=boot, started_at=now))
-                    self._free -= 1
-                else:
-                    self._info.copies_refused += 1
-            case Verdict.TAKEN | Verdict.STALE | Verdict.FINAL | Verdict.GONE:
-                self._info.copies_refused += 1
-            case Verdict.PAUSED if queue not in self._paused:
-                self._group.create_task(self._pause(queue))
-            case Verdict.EXPIRED:
-                name, task, now = ticket.id, ticket.task, self.stage.clock.now()
-                expired = Event(event="expired", job=name, queue=queue, task=task, at=now, dispatch=ticket.dispatch)
-                self.stage.dispatcher.emit(expired)
-            case Verdict.ALONE:
-                self._free += 1
-                self._suspects.add(queue, pending)
-                return
-            case Verdict.UNKNOWN | Verdict.AHEAD:
-                self._unusable.refused(queue, pending, answer.verdict)
-                self._free += 1
-                return
-        self._free += 1
-        pending.parcel.settle()
-
-    def _adoptable(self, pending: Pending) -> bool:
-        """A ticket of an unknown id: fresh, or of a store that has lost its data since. Else it is a late copy. What we
-        cannot read we cannot record."""
-        if pending.ticket.later:
-            return False
-        window = self.stage.settings.adoption_window_seconds * 1000
-        age = self.stage.clock.now() - pending.parcel.at
-        return age < window or pending.parcel.epoch != self.stage.connections.store.epoch
+    def lease_is_certain(self) -> bool:
+        return self.stage.clock.elapsed() < self._certain_until
 
     def _released(self) -> None:
-        self._free += 1
-        self._work.set()
+        self._claims.released()
+
+    def met_pause(self, queue: str) -> None:
+        if queue not in self._paused:
+            self._group.create_task(self._pause(queue))
+
+    def copy_refused(self) -> None:
+        self._info.copies_refused += 1
 
     # --- how much to hold ---
 
@@ -295,23 +220,23 @@ class Worker(Actor):
             before = self._runs.started
             await self.stage.clock.sleep(HAND_ON_SECONDS)
             rate = max(self._runs.started - before, rate / 2)  # jobs started in the time that others should not wait
+            self._claims.follow(rate)
+            self._runs.hand_back(claimed_before=self.stage.clock.now() - round(HAND_ON_SECONDS * 1000))
             wanted = concurrency + round(min(rate, AHEAD * concurrency))
+            suspects = bool(self._claims.suspects)
             for queue, inflow in self._inflows.items():
-                await self._spare.hand_on(queue, room=0 if self._suspects else self._free + round(rate))
+                await self._spare.hand_on(queue, room=0 if suspects else self._claims.free + round(rate))
                 async with self._switching:
                     if not self.stage.stopping.is_set():
                         await inflow.adapt(wanted)
 
     # --- the lease ---
 
-    def _lease_is_certain(self) -> bool:
-        return self.stage.clock.elapsed() < self._certain_until
-
     def _on_beat(self, boot: str, reply: Heartbeat, sent: float) -> None:
         if boot != self._boot:
             return
         if not reply.alive:
-            self._lease_lost(boot)
+            self.lease_lost(boot)
             return
         lease = self.stage.settings.lease_seconds
         self._certain_until = sent + lease - min(1.0, lease / 4)
@@ -331,7 +256,7 @@ class Worker(Actor):
             elif queue not in paused and queue in self._paused:
                 self._group.create_task(self._resume(queue))
 
-    def _lease_lost(self, boot: str) -> None:
+    def lease_lost(self, boot: str) -> None:
         if boot != self._boot:
             return
         self._boot = secrets.token_hex(16)
@@ -363,6 +288,7 @@ class Worker(Actor):
         if not claiming.done():
             await stage.within_grace(claiming)
         claiming.cancel()
+        self._runs.hand_back(claimed_before=stage.clock.now() + 1)
         if self._runs:
             stage.log.info("waiting for %d runs, at most %g s", len(self._runs), stage.options.grace_seconds)
             await stage.within_grace(self._runs.idle.wait())

@@ -266,7 +266,9 @@ class Callboard:
     ) -> JobHandle:
         """What `task.enqueue` does."""
         job = self.new_job(task.name, args, kwargs, options)
-        (answer,) = await self.connections.producer.enqueue([job], confirm=options.confirm)
+        (answer,) = await self.connections.producer.enqueue(
+            [job], confirm=options.confirm, fresh=options.job_id is None
+        )
         return JobHandle(self, queue=job.queue, id=answer.id, admission=answer.admission)
 
     def new_job(

@@ -74,11 +74,15 @@ class Batcher(Generic[Item, Answer]):
         while self._size >= self._capacity:
             self._room.clear()
             await self._room.wait()
+        return await self.put(items)
+
+    def put(self, items: Sequence[Item]) -> asyncio.Future[list[Answer]]:
+        """`submit` at least one item without waiting for room. What the future holds is the caller's to look at."""
         submission = _Submission[Item, Answer](items, asyncio.get_running_loop().create_future())
         self._waiting.append(submission)
         self._size += len(items)
         self._schedule()
-        return await submission.future
+        return submission.future
 
     async def drain(self) -> None:
         """Wait until everything submitted so far was answered."""

@@ -1,8 +1,8 @@
 """Sends tickets: jobs that are ready become bundles on `callboard.jobs`, and `published` once the broker confirmed.
 
-Order: record and outbox first (whoever calls has done that), confirm second, `published` last. A crash between any two
-of them leaves the outbox entry, and a relay sends a copy, which the fence makes harmless. What is returned, refused or
-not confirmed in time simply stays in the outbox.
+Order: record and outbox first or at the same time (whoever calls sees to that), confirm second, `published` last. A
+crash between any two of them leaves the outbox entry, and a relay sends a copy, which the fence makes harmless. What is
+returned, refused or not confirmed in time simply stays in the outbox.
 """
 
 from __future__ import annotations
@@ -48,6 +48,12 @@ class Dispatcher:
     async def send(self, ready: Sequence[Ready]) -> list[Receipt]:
         """Publish; what became of each. UNKNOWN after the confirm timeout or without a connection, never raised."""
         return await self._batcher.submit(ready)
+
+    def start(self, ready: Sequence[Ready]) -> asyncio.Future[list[Receipt]]:
+        """`send`, begun before the caller waits for it; at least one job."""
+        sending = self._batcher.put(ready)
+        sending.add_done_callback(_looked_at)
+        return sending
 
     def send_soon(self, ready: Sequence[Ready]) -> None:
         """Publish without waiting. Beyond MAX_BACKGROUND sends nothing is done: the relay will do it."""
@@ -202,3 +208,9 @@ class Dispatcher:
 
     async def _publish_events(self, messages: list[Message]) -> None:
         await self._broker.publish(messages, timeout=self._confirm_timeout)
+
+
+def _looked_at(sending: asyncio.Future[list[Receipt]]) -> None:
+    """Also where its caller has given up: asyncio would tell of an error that nobody saw."""
+    if not sending.cancelled():
+        sending.exception()

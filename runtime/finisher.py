@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Callable, Coroutine, Sequence
 
 import msgspec
+from msgspec import Raw
 
 from ..metadata.contract import MAX_BATCH, Ending, Finish, Finished, Jobs, Outcome, Ready
 from ..metadata.errors import StoreError
@@ -18,7 +19,10 @@ from ..metadata.job import State
 from .actor import Stage
 from .results import ErrorInfo, encode_error
 from .run import Run
-from .wire import Command, Event, body_of, encode_body
+from .wire import ABSENT, Command, Event, body_of, encode_body
+
+BATCH = 64  # outcomes, or claims, in a call: the store is busy with it for a millisecond, and others wait for that
+EVENT_RESULT_BYTES = 1024  # a result up to this travels with its event, and whoever waits for it need not ask the store
 
 Spawn = Callable[[Coroutine[object, object, None]], object]
 
@@ -65,7 +69,7 @@ class Finisher:
     async def _send(self, queue: str) -> None:
         waiting = self._waiting[queue]
         while waiting:
-            runs = [waiting.popleft() for _ in range(min(len(waiting), MAX_BATCH))]
+            runs = [waiting.popleft() for _ in range(min(len(waiting), BATCH))]
             outcomes = [run.outcome for run in runs if run.outcome is not None]
             for run, outcome, answer in zip(runs, outcomes, await self._record(queue, outcomes), strict=True):
                 self._unfinished -= 1
@@ -115,6 +119,9 @@ class Finisher:
         self._stage.dispatcher.emit(msgspec.structs.replace(late, other=answer.owner))
 
     def _event(self, run: Run, name: str, outcome: Outcome | None, now: int) -> Event:
+        result = ABSENT
+        if name == "completed" and outcome is not None and outcome.result is not None:
+            result = Raw(outcome.result) if len(outcome.result) <= EVENT_RESULT_BYTES else ABSENT
         return Event(
             event=name,
             job=run.ticket.id,
@@ -126,6 +133,7 @@ class Finisher:
             worker=run.boot,
             error=None if outcome is None or outcome.error is None else _error_line(outcome.error),
             run_at=None if outcome is None else outcome.run_at,
+            result=result,
         )
 
 

@@ -11,6 +11,7 @@ from ..metadata.errors import StoreUnavailable
 from ..metadata.job import Job, State
 from .errors import JobCancelled, JobExpired, JobFailed, JobUnknown, ResultTimeout
 from .results import decode_error, decode_result
+from .wire import Event
 
 if TYPE_CHECKING:
     from .app import Callboard
@@ -46,34 +47,45 @@ class JobHandle:
         """
         try:
             async with asyncio.timeout(timeout):
-                return result_of(await self._end())
+                ended = await self._end()
         except TimeoutError:
-            pass
-        state = await self.state()
-        raise ResultTimeout(self.id, seconds=timeout or 0.0, state=state)
+            state = await self.state()
+            raise ResultTimeout(self.id, seconds=timeout or 0.0, state=state) from None
+        return result_of(ended) if isinstance(ended, Job) else decode_result(ended)
 
-    async def _end(self) -> Job:
+    async def _end(self) -> Job | bytes:
+        """The record, or the result alone where the event of the end brought it."""
         listener = self._app.connections.listener
         while True:
             try:
                 ended = await listener.watch(self.queue, self.id)
             except BrokerUnavailable:
-                ended = asyncio.Event()
-            pause = LOOK_AGAIN_SECONDS
+                ended = asyncio.get_running_loop().create_future()
             try:
-                try:
-                    job = await self._record()
-                except StoreUnavailable:  # it comes back, or the caller's timeout ends this
-                    pause = LOOK_SOON_SECONDS
-                else:
-                    if job.state.final:
-                        return job
-                async with asyncio.timeout(pause):
-                    await ended.wait()
-            except TimeoutError:
-                continue
+                found = await self._look_or_hear(ended)
             finally:
                 listener.unwatch(self.queue, self.id, ended)
+            if found is not None:
+                return found
+
+    async def _look_or_hear(self, ended: asyncio.Future[Event]) -> Job | bytes | None:
+        """Look into the store, and listen meanwhile and for a while after. None: look again."""
+        looking = asyncio.ensure_future(self._record())
+        try:
+            await asyncio.wait((looking, ended), return_when=asyncio.FIRST_COMPLETED)
+            pause = LOOK_AGAIN_SECONDS
+            if not ended.done():
+                try:
+                    if (job := looking.result()).state.final:
+                        return job
+                except StoreUnavailable:  # it comes back, or the caller's timeout ends this
+                    pause = LOOK_SOON_SECONDS
+                await asyncio.wait((ended,), timeout=pause)
+            return (bytes(ended.result().result) or None) if ended.done() else None
+        finally:
+            looking.cancel()
+            looking.add_done_callback(_looked_at)
+            ended.cancel()
 
     async def _record(self) -> Job:
         job = await self._app.queue(self.queue).record(self.id)
@@ -99,3 +111,9 @@ def result_of(job: Job) -> Any:
             if error is None:
                 raise JobFailed(job.id, error_type="unknown", message="no error was recorded")
             raise JobFailed(job.id, error_type=error.type, message=error.message, traceback=error.traceback)
+
+
+def _looked_at(looking: asyncio.Future[Job]) -> None:
+    """What nobody waits for any more: asyncio would tell of an error that nobody saw."""
+    if not looking.cancelled():
+        looking.exception()

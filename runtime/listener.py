@@ -8,7 +8,7 @@ import asyncio
 from ..brokers.contract import Broker, Consumer
 from ..brokers.message import Delivery
 from ..brokers.topology import Binding, Names, Queue, Topology
-from .wire import decode_events
+from .wire import Event, decode_events
 
 FINAL_EVENTS = ("completed", "failed", "cancelled", "expired")
 PREFETCH = 256
@@ -22,13 +22,13 @@ class Listener:
         self._consumer: Consumer | None = None
         self._bound: set[str] = set()
         self._binding = asyncio.Lock()
-        self._waiters: dict[tuple[str, str], set[asyncio.Event]] = {}
+        self._waiters: dict[tuple[str, str], set[asyncio.Future[Event]]] = {}
 
-    async def watch(self, queue: str, job_id: str) -> asyncio.Event:
-        """An event that is set when the job has ended; events of before the call are not seen. `unwatch` it after.
+    async def watch(self, queue: str, job_id: str) -> asyncio.Future[Event]:
+        """The event of the job's end, when it comes; events of before the call are not seen. `unwatch` it after.
 
         BrokerUnavailable: there is no connection now; look into the store instead."""
-        ended = asyncio.Event()
+        ended: asyncio.Future[Event] = asyncio.get_running_loop().create_future()
         self._waiters.setdefault((queue, job_id), set()).add(ended)
         try:
             await self._bind(queue)
@@ -37,7 +37,7 @@ class Listener:
             raise
         return ended
 
-    def unwatch(self, queue: str, job_id: str, ended: asyncio.Event) -> None:
+    def unwatch(self, queue: str, job_id: str, ended: asyncio.Future[Event]) -> None:
         waiting = self._waiters.get((queue, job_id))
         if waiting is not None:
             waiting.discard(ended)
@@ -49,6 +49,8 @@ class Listener:
             await self._consumer.cancel()
 
     async def _bind(self, queue: str) -> None:
+        if queue in self._bound and self._consumer is not None:
+            return
         async with self._binding:
             if queue not in self._bound:
                 await self._broker.declare(
@@ -66,5 +68,6 @@ class Listener:
     def _receive(self, delivery: Delivery) -> None:
         for event in decode_events(delivery.body):
             for ended in self._waiters.get((event.queue, event.job), ()):
-                ended.set()
+                if not ended.done():
+                    ended.set_result(event)
         delivery.ack()

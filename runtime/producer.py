@@ -1,12 +1,26 @@
 """Records jobs and sends them: the one way into the store for producers, intake and scheduler alike.
 
+    enqueue ─┬─> store: waiting + outbox ─────┬─> yes
+             └─> broker: ticket ──> confirm ──┘
+
 `enqueue` says yes when the job is on stable storage: after the store alone where the store is durable, else after the
 store and the broker's confirm. `confirm=True` always waits for both.
+
+A job is sent once it is recorded; a lone one whose id was made for it at the same time, which spares its worker the
+store's round trip. Its ticket may then be there before its record. Crash cases:
+
+    ticket sent .. record written, we are dead     the worker adopts the job (nobody had a yes)
+    ticket claimed before the record is written    the worker adopts it, and keeps its record long enough for the write
+                                                   that comes late to find it
+    the store does not answer                      EnqueueUncertain, as it was: the ticket is adopted when it is back
 """
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
+
+from msgspec import structs
 
 from ..brokers.message import Receipt
 from ..metadata.contract import Admission, Enqueued, Inspection, Jobs, QueueControl, Ready, Store
@@ -20,6 +34,7 @@ from .settings import Settings
 from .wire import Command
 
 REGISTER_AGAIN_SECONDS = 60.0  # a queue's name is written anew this often, in case the store lost it
+AT_ONCE = 8  # jobs in a call; a larger batch takes the store longer than its bundle takes to arrive
 
 _NEW = (Admission.CREATED, Admission.REPLACED)
 _OLD = (Admission.EXISTING, Admission.DEDUPLICATED)
@@ -36,9 +51,10 @@ class Producer:
         self._clock = clock
         self._batcher = Batcher(self._enqueue, window=2)
         self._registered: dict[str, float] = {}
+        self._store_answers = True
 
-    async def enqueue(self, jobs: Sequence[NewJob], *, confirm: bool = False) -> list[Enqueued]:
-        """What became of each job, in order.
+    async def enqueue(self, jobs: Sequence[NewJob], *, confirm: bool = False, fresh: bool = False) -> list[Enqueued]:
+        """What became of each job, in order. `fresh`: their ids were made for this call.
 
         EnqueueUncertain: the store did not answer, or the broker has not confirmed in time. Either way the same call
         with the same ids may be repeated. Works while the broker is down if the store is durable.
@@ -46,10 +62,22 @@ class Producer:
         if not jobs:
             return []
         await self._register({job.queue for job in jobs})
+        sending: asyncio.Future[list[Receipt]] | None = None
         try:
-            answers = await self._batcher.submit(jobs)
+            if fresh and self._may_send_at_once(jobs):
+                recording = self._batcher.put(jobs)  # first: its bytes leave before the ticket's
+                sending = self._dispatcher.start(
+                    [Ready(job.queue, job.id, 1, job.priority, job.payload) for job in jobs]
+                )
+                answers = [_ours(answer) for answer in await recording]
+            else:
+                answers = await self._batcher.submit(jobs)
         except StoreUnavailable as error:
             raise EnqueueUncertain(tuple(job.id for job in jobs), str(error)) from error
+        if sending is not None:
+            if confirm or not self._durable:
+                _check_sent([job.id for job in jobs], await sending)
+            return answers
         ready = [
             Ready(job.queue, answer.id, answer.dispatch, job.priority, job.payload)
             for job, answer in zip(jobs, answers, strict=True)
@@ -63,10 +91,7 @@ class Producer:
             ready += await self._unsent(jobs, answers)
         except StoreUnavailable as error:
             raise EnqueueUncertain(tuple(job.id for job in jobs), str(error)) from error
-        receipts = await self._dispatcher.send(ready)
-        unsent = tuple(job.id for job, got in zip(ready, receipts, strict=True) if got is not Receipt.CONFIRMED)
-        if unsent:
-            raise EnqueueUncertain(unsent, "recorded, but the store is not durable and the broker has not taken it")
+        _check_sent([job.id for job in ready], await self._dispatcher.send(ready))
         return answers
 
     async def drain(self) -> None:
@@ -87,8 +112,23 @@ class Producer:
                     ready.append(Ready(queue, job.id, job.dispatch, job.priority, job.payload))
         return ready
 
+    def _may_send_at_once(self, jobs: Sequence[NewJob]) -> bool:
+        """Where the store is idle, so that its write is sooner done than the ticket is delivered."""
+        return (
+            len(jobs) <= AT_ONCE
+            and self._batcher.idle
+            and self._store_answers
+            and all(job.run_at is None and job.deduplication is None for job in jobs)
+        )
+
     async def _enqueue(self, jobs: Sequence[NewJob]) -> Sequence[Enqueued]:
-        return await self._jobs.enqueue(jobs, now=self._clock.now(), grace=self._settings.grace)
+        try:
+            answers = await self._jobs.enqueue(jobs, now=self._clock.now(), grace=self._settings.grace)
+        except StoreUnavailable:
+            self._store_answers = False
+            raise
+        self._store_answers = True
+        return answers
 
     async def _register(self, queues: set[str]) -> None:
         elapsed = self._clock.elapsed()
@@ -111,3 +151,14 @@ class Producer:
         for queue, run_at in earliest.items():
             command = Command(command="wake", queue=queue, run_at=run_at)
             self._dispatcher.command_soon(f"delayed-scanner.{queue}", command)
+
+
+def _ours(answer: Enqueued) -> Enqueued:
+    """A fresh id that is there already is that of this very job: its worker was quicker than the store."""
+    return structs.replace(answer, admission=Admission.CREATED) if answer.admission is Admission.EXISTING else answer
+
+
+def _check_sent(ids: Sequence[str], receipts: Sequence[Receipt]) -> None:
+    unsent = tuple(id for id, receipt in zip(ids, receipts, strict=True) if receipt is not Receipt.CONFIRMED)
+    if unsent:
+        raise EnqueueUncertain(unsent, "recorded, but the store is not durable and the broker has not taken it")

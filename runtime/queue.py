@@ -130,7 +130,7 @@ class Queue(InspectedQueue, RepeatableQueue, WorkingQueue):
             confirm=confirm,
         )
         job = self.app.new_job(task_id, args, {} if kwargs is None else kwargs, options, queue=self.name)
-        (answer,) = await self.app.connections.producer.enqueue([job], confirm=confirm)
+        (answer,) = await self.app.connections.producer.enqueue([job], confirm=confirm, fresh=job_id is None)
         return answer.id
 
     async def add_bulk(self, jobs: Sequence[Mapping[str, Any]], *, confirm: bool = False) -> list[str]:

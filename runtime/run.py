@@ -16,6 +16,7 @@ class Interruption(StrEnum):
     TIMEOUT = "timeout"
     CANCELLED = "cancelled"  # somebody asked for it
     LOST = "lost"  # the worker lost its lease: what the run returns will be refused
+    WAITED = "waited"  # for a slot, and longer than others should wait for the job
     STOPPING = "stopping"  # the worker hands back what it could not end in its grace
 
 
@@ -24,6 +25,7 @@ class Run:
 
     __slots__ = (
         "abandonable",
+        "adopted",
         "boot",
         "claimed",
         "context",
@@ -40,7 +42,8 @@ class Run:
         self.ticket = ticket
         self.claimed = claimed
         self.boot = boot
-        self.started_at = started_at  # ms since the epoch
+        self.started_at = started_at  # ms since the epoch; until it has a slot: when it was claimed
+        self.adopted = False  # its claim made the record: the producer's own write may still be on its way
         self.interruption: Interruption | None = None
         self.interrupt: Callable[[], object] | None = None  # set while the handler can be interrupted
         self.abandonable = False  # interrupted, it may yet go on for ever; its outcome need not wait for that

@@ -92,7 +92,7 @@ class Runner:
             ending=Ending.COMPLETED,
             result=result,
             history=self._history(run, "completed"),
-            keep=keep.keep(group=task.name) if keep else self._keep(run.queue)[0],
+            keep=self._kept(run, keep.keep(group=task.name) if keep else self._keep(run.queue)[0]),
         )
 
     async def close(self, grace_seconds: float = 0.0) -> None:
@@ -199,7 +199,7 @@ class Runner:
             error=None if error is None else encode_error(error),
             history=self._history(run, names.get(ending, ending.value), error=error, reason=reason),
             run_at=run_at,
-            keep=keep or self._keep(run.queue)[1],
+            keep=self._kept(run, keep or self._keep(run.queue)[1]),
         )
 
     def _history(self, run: Run, outcome: str, *, error: ErrorInfo | None = None, reason: str | None = None) -> bytes:
@@ -224,6 +224,14 @@ class Runner:
             completed, failed = self._app.retention(queue)
             keeps = self._keeps[queue] = (completed.keep(), failed.keep())
         return keeps
+
+    def _kept(self, run: Run, keep: Keep) -> Keep:
+        """The producer's own write may come after its ticket, and must find the record then: it would make a second job
+        of a forgotten one."""
+        if not run.adopted:
+            return keep
+        age = None if keep.age is None else max(keep.age, round(self._stage.settings.adoption_window_seconds * 1000))
+        return Keep(age=age, group=keep.group)
 
     def _keep_failed(self, run: Run, task: Task[..., Any] | None) -> Keep:
         if task is not None and task.declared.keep_failed is not None:

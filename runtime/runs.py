@@ -1,25 +1,32 @@
 """The runs of one worker: which there are, how they are interrupted, and the table of dispatches it has started.
 
 The table answers a claim's `mine`: a ticket may come again after its claim, and its job must not be started twice. What
-has ended is forgotten only before a new claim is sent, since an answer under way may still speak of it.
+has ended is forgotten once every claim that was sent before its end is answered: an answer may still speak of it.
+
+What is claimed while all slots are taken waits for one, and the queues take turns: a job of a quiet queue does not wait
+behind those of a busy one. No more than STARTS jobs start in one tick of the loop, so that what arrives meanwhile is
+read within a millisecond or so.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from .actor import Stage
 from .finisher import Finisher, Spawn
 from .run import Interruption, Run
 from .runner import Runner
 
+STARTS = 24
 DEFIANCE_SECONDS = 0.5  # what an interrupted async handler may take to end before its outcome is recorded without it
 
 
 class Runs:
-    """`spawn` runs what must not fail in silence; `released` is called for each slot that becomes free, `changed` for
-    each run whose outcome was recorded."""
+    """`spawn` runs what must not fail in silence; `released` is called for each run that has left its slot, or will not
+    have one, `changed` for each whose outcome was recorded."""
 
     def __init__(
         self,
@@ -34,13 +41,21 @@ class Runs:
         self._closed = False
         self.idle = asyncio.Event()
         self.idle.set()
+        self._stage = stage
+        self._loop = asyncio.get_running_loop()
         self._spawn = spawn
+        self._released = released
         self._changed = changed
-        self._runner = Runner(stage, lease_is_certain=lease_is_certain, released=released)
+        self._runner = Runner(stage, lease_is_certain=lease_is_certain, released=self._slot_left)
         self._finisher = Finisher(stage, ended=self._ended, spawn=spawn)
         self._runs: dict[tuple[str, str], Run] = {}
         self._dispatches: dict[tuple[str, str, int], None] = {}
-        self._forgettable: list[tuple[str, str, int]] = []
+        self._forgettable: deque[tuple[int, tuple[str, str, int]]] = deque()  # and the next claim's number at its end
+        self._claims: dict[int, None] = {}  # numbers of those that are unanswered, in their order
+        self._next_claim = 1
+        self._slots = stage.options.concurrency
+        self._waiting: dict[str, deque[Run]] = {}  # for a slot, by queue; the queue whose turn it is first
+        self._starting = False
         self._tasks: set[asyncio.Task[None]] = set()
 
     def __len__(self) -> int:
@@ -55,11 +70,19 @@ class Runs:
     def has_room(self) -> bool:
         return self._finisher.has_room
 
-    def before_claim(self) -> None:
-        """No claim is unanswered now."""
-        for key in self._forgettable:
-            self._dispatches.pop(key, None)
-        self._forgettable.clear()
+    @contextmanager
+    def claiming(self) -> Iterator[None]:
+        """Around a claim, from before it is sent until its answer was looked at."""
+        number = self._next_claim
+        self._next_claim += 1
+        self._claims[number] = None
+        oldest = next(iter(self._claims))
+        while self._forgettable and self._forgettable[0][0] <= oldest:
+            self._dispatches.pop(self._forgettable.popleft()[1], None)
+        try:
+            yield
+        finally:
+            del self._claims[number]
 
     def is_new(self, queue: str, job_id: str, dispatch: int) -> bool:
         """Whether this boot has not yet started that dispatch; from now on it has."""
@@ -70,13 +93,20 @@ class Runs:
         return True
 
     def start(self, run: Run) -> None:
+        """As soon as there is a slot, and at the soonest with the next `begin`."""
         self._runs[run.key] = run
-        self.started += 1
         self.idle.clear()
-        # A task of nobody's group: a handler that defies its interruption holds up nothing but its slot.
-        task = asyncio.get_running_loop().create_task(self._perform(run))
-        self._tasks.add(task)
-        task.add_done_callback(self._performed)
+        self._waiting.setdefault(run.queue, deque()).append(run)
+
+    def begin(self) -> None:
+        if self._waiting and not self._starting:
+            self._start_waiting()
+
+    def hand_back(self, *, claimed_before: int) -> None:
+        """Runs that have been waiting for a slot since then: others may have one free."""
+        for runs in list(self._waiting.values()):
+            for run in [run for run in runs if run.started_at < claimed_before]:
+                self._interrupt(run, Interruption.WAITED)
 
     def cancel(self, key: tuple[str, str]) -> None:
         """Somebody asked for it; unknown jobs have ended."""
@@ -98,9 +128,51 @@ class Runs:
             task.cancel()
         await self._runner.close()
 
+    def _start_waiting(self) -> None:
+        """Some of them; the others in the next tick."""
+        self._starting = False
+        starts, now = 0, self._stage.clock.now()
+        while self._waiting and self._slots > 0 and not self._closed:
+            if starts == STARTS:
+                self._starting = True
+                self._loop.call_soon(self._start_waiting)
+                return
+            queue = next(iter(self._waiting))
+            runs = self._waiting.pop(queue)
+            run = runs.popleft()
+            if runs:
+                self._waiting[queue] = runs  # behind the others
+            self._slots -= 1
+            self.started += 1
+            starts += 1
+            run.started_at = now
+            # A task of nobody's group: a handler that defies its interruption holds up nothing but its slot.
+            task = self._loop.create_task(self._perform(run))
+            self._tasks.add(task)
+            task.add_done_callback(self._performed)
+
+    def _slot_left(self) -> None:
+        self._slots += 1
+        self._released()
+        if self._waiting and not self._starting:
+            self._starting = True
+            self._loop.call_soon(self._start_waiting)
+
     def _interrupt(self, run: Run, reason: Interruption) -> None:
+        waiting = self._waiting.get(run.queue)
+        if waiting is not None and run in waiting:
+            waiting.remove(run)
+            if not waiting:
+                del self._waiting[run.queue]
+            self._released()
+            run.stop(reason)
+            if reason is Interruption.LOST:  # somebody else will run it, and nothing was done here
+                self._ended(run)
+            else:
+                self._finisher.finish(run, self._runner.interrupted(run, reason))
+            return
         run.stop(reason)
-        asyncio.get_running_loop().call_later(DEFIANCE_SECONDS, self._abandon, run, reason)
+        self._loop.call_later(DEFIANCE_SECONDS, self._abandon, run, reason)
 
     def _abandon(self, run: Run, reason: Interruption) -> None:
         if run.outcome is None and run.abandonable and not self._closed:
@@ -117,7 +189,7 @@ class Runs:
             self._spawn(_raise(error))
 
     def _ended(self, run: Run) -> None:
-        self._forgettable.append((run.queue, run.ticket.id, run.ticket.dispatch))
+        self._forgettable.append((self._next_claim, (run.queue, run.ticket.id, run.ticket.dispatch)))
         if self._runs.get(run.key) is run:
             del self._runs[run.key]
         if not self._runs:

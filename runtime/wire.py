@@ -105,7 +105,8 @@ class _Kept(Struct, frozen=True, kw_only=True):
 class Event(Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """Something that happened to a job, for anyone. `event`: completed, failed, retried, released, parked,
     cancelled, expired, stalled, late (`worker` lost its lease and was refused; `other` has the job, or has ended it);
-    of a schedule's occurrences (`run_at` is theirs): occurred, coalesced, missed, skipped."""
+    of a schedule's occurrences (`run_at` is theirs): occurred, coalesced, missed, skipped. `result`: of a completed
+    job, where it is small."""
 
     event: str
     job: str
@@ -118,6 +119,7 @@ class Event(Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     error: str | None = None
     run_at: int | None = None
     other: str | None = None
+    result: Raw = ABSENT
 
 
 class Events(Struct, frozen=True, kw_only=True):

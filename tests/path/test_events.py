@@ -10,6 +10,7 @@ from uuid import uuid4
 from callboard import Callboard
 from callboard.brokers.message import Delivery
 from callboard.brokers.topology import Binding, Queue, Topology
+from callboard.runtime.finisher import EVENT_RESULT_BYTES
 from callboard.runtime.testing import running
 from callboard.runtime.wire import Event, decode_events
 
@@ -65,6 +66,7 @@ async def test_each_end_of_a_job_is_told_with_who_ran_it_and_why_it_failed(app: 
         completed = await t.enqueue("well")
         event = await listener.of(completed.id, "completed")
         assert (event.queue, event.task, event.attempt, event.dispatch, event.error) == ("emails", "t", 1, 1, None)
+        assert bytes(event.result) == b"null"
         info = await app.queue("emails").get_job(completed.id)
         assert info is not None
         assert event.worker == info.history[0].worker
@@ -115,3 +117,16 @@ async def test_a_release_is_told(app: Callboard) -> None:
             job = await t.enqueue()
             await began.wait()
         await listener.of(job.id, "released")
+
+
+async def test_a_result_that_is_large_is_not_told_and_a_waiter_gets_it_all_the_same(app: Callboard) -> None:
+    @app.task(queue="emails", name="t")
+    async def t(size: int) -> str:
+        return "x" * size
+
+    async with listening(app, "emails.*") as listener, running(app):
+        small, large = await t.enqueue(10), await t.enqueue(EVENT_RESULT_BYTES)
+        assert await small.result(timeout=60) == "x" * 10
+        assert len(await large.result(timeout=60)) == EVENT_RESULT_BYTES
+        assert bytes((await listener.of(small.id, "completed")).result) == b'"xxxxxxxxxx"'
+        assert bytes((await listener.of(large.id, "completed")).result) == b""

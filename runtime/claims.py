@@ -1,0 +1,233 @@
+"""Claims what has arrived, several calls at a time: the store decides over the next jobs while these run and those
+before them are finished.
+
+    backlog ──(room)──> claim, at most CALLS under way ──> run, or wait for a slot, for milliseconds
+       ^                         ├──> settle: somebody else has it; put aside: nobody can use it
+       └─────────────────────────┴──> look again: its record is still being written; adopted when that takes too long
+
+The room is the free slots, and where jobs are short those that will be free by the time the answer is here. What is
+claimed is this worker's until it ends or is handed back, so no more is claimed ahead than starts within AHEAD_SECONDS
+at the present speed; what could not be started when others would have had it is handed back (see `Runs.hand_back`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from msgspec import structs
+
+from ..metadata.contract import Claimed, Jobs, Verdict
+from ..metadata.contract import Ticket as ClaimTicket
+from .actor import Stage
+from .backlog import Backlog, Pending
+from .finisher import BATCH
+from .run import Run
+from .runs import Runs
+from .spare import HAND_ON_SECONDS
+from .suspects import Suspects
+from .unusable import Unusable
+from .wire import Event, body_of, new_job
+
+CALLS = 3  # the answer to one, the work on the next, and one that waits its turn: more would only wait longer
+AHEAD_SECONDS = 0.02
+MOST_AHEAD = 2 * BATCH
+LOOK_AGAIN_SECONDS = 0.005
+RECORDING_SECONDS = 1.0  # a ticket so young may have overtaken its record
+
+
+class Host(Protocol):
+    """The worker, as far as claiming goes."""
+
+    @property
+    def boot(self) -> str:
+        """Under which it claims."""
+        ...
+
+    def lease_is_certain(self) -> bool: ...
+
+    def lease_lost(self, boot: str) -> None:
+        """A claim was refused: that boot has been declared dead."""
+        ...
+
+    def met_pause(self, queue: str) -> None: ...
+
+    def copy_refused(self) -> None: ...
+
+
+class Claims:
+    """`changed` is set by whoever brings work or room; `spawn` runs what must not fail in silence."""
+
+    def __init__(
+        self,
+        stage: Stage,
+        host: Host,
+        backlog: Backlog,
+        runs: Runs,
+        unusable: Unusable,
+        *,
+        changed: asyncio.Event,
+        spawn: Callable[..., asyncio.Task[None]],
+    ) -> None:
+        self._stage = stage
+        self._host = host
+        self._jobs = stage.capability(Jobs)
+        self._backlog = backlog
+        self._runs = runs
+        self._unusable = unusable
+        self._changed = changed
+        self._spawn = spawn
+        self._calls: set[asyncio.Task[None]] = set()
+        self._claimed = 0  # jobs that are being asked for, wait for a slot or have one
+        self._ahead = 0
+        self.suspects = Suspects(stage, busy=self._is_busy, changed=changed, claim=self._claim_alone)
+
+    @property
+    def free(self) -> int:
+        """Slots; below 0 where jobs were claimed ahead."""
+        return self._stage.options.concurrency - self._claimed
+
+    def released(self) -> None:
+        """One of `Runs` has left its slot."""
+        self._claimed -= 1
+        self._changed.set()
+
+    def follow(self, rate: float) -> None:
+        """`rate`: jobs that were started in HAND_ON_SECONDS."""
+        self._ahead = min(MOST_AHEAD, round(rate * AHEAD_SECONDS / HAND_ON_SECONDS))
+
+    async def claim_while_there_is_work(self) -> None:
+        """Until the stage is stopping; then until every call is answered."""
+        try:
+            while True:
+                await self._changed.wait()
+                self._changed.clear()
+                if self.suspects:
+                    await self.suspects.run_each()
+                if self._stage.stopping.is_set():
+                    break
+                self._claim_what_fits()
+            while self._calls:
+                await asyncio.wait(set(self._calls))
+        finally:
+            for call in self._calls:
+                call.cancel()
+
+    def _claim_what_fits(self) -> None:
+        while (
+            (room := self.free + self._ahead) > 0
+            and len(self._calls) < CALLS
+            and self._host.lease_is_certain()
+            and self._runs.has_room
+            and not self.suspects
+        ):
+            queue, pending = self._backlog.take(min(room, BATCH))
+            if not pending:
+                return
+            self._claimed += len(pending)
+            call = self._spawn(self._claim(queue, pending, alone_from=self.suspects.alone_from))
+            self._calls.add(call)
+            call.add_done_callback(self._answered)
+
+    def _answered(self, call: asyncio.Task[None]) -> None:
+        self._calls.discard(call)
+        self._changed.set()
+
+    async def _claim_alone(self, queue: str, pending: Pending) -> None:
+        self._claimed += 1
+        await self._claim(queue, [pending], alone_from=None)
+
+    def _is_busy(self) -> bool:
+        return bool(self._runs) or self._claimed > 0 or not self._host.lease_is_certain()
+
+    async def _claim(self, queue: str, pending: list[Pending], *, alone_from: int | None) -> None:
+        boot, loop = self._host.boot, asyncio.get_running_loop()
+        with self._runs.claiming():
+            tickets = [ClaimTicket(p.ticket.id, p.ticket.dispatch, created_at=p.ticket.created_at) for p in pending]
+            answers = await self._ask(queue, boot, tickets, alone_from)
+            unknown = [i for i, a in enumerate(answers) if a.verdict is Verdict.UNKNOWN and self._adoptable(pending[i])]
+            early = {i for i in unknown if self._may_yet_be_recorded(pending[i])}
+            unknown = [i for i in unknown if i not in early]
+            if unknown:
+                adopted = [structs.replace(tickets[i], adopt=new_job(body_of(pending[i].ticket))) for i in unknown]
+                for i, answer in zip(unknown, await self._ask(queue, boot, adopted, alone_from), strict=True):
+                    answers[i] = answer
+            if answers[0].verdict is Verdict.DEAD:
+                self._claimed -= len(pending)
+                self._backlog.put_back(queue, pending)
+                self._host.lease_lost(boot)
+                return
+            now = self._stage.clock.now()
+            for position, (one, answer) in enumerate(zip(pending, answers, strict=True)):
+                if answer.verdict is Verdict.CLAIMED or answer.verdict is Verdict.MINE:
+                    ticket = one.ticket
+                    if self._runs.is_new(queue, ticket.id, ticket.dispatch):
+                        run = Run(queue=queue, ticket=ticket, claimed=answer, boot=boot, started_at=now)
+                        run.adopted = position in unknown
+                        self._runs.start(run)
+                    else:
+                        self._host.copy_refused()
+                        self._claimed -= 1
+                    one.parcel.settle()
+                else:
+                    self._claimed -= 1
+                    if position in early:
+                        loop.call_later(LOOK_AGAIN_SECONDS, self._look_again, queue, one)
+                    else:
+                        self._refused(queue, one, answer.verdict)
+            self._runs.begin()
+
+    async def _ask(
+        self, queue: str, boot: str, tickets: Sequence[ClaimTicket], alone_from: int | None
+    ) -> list[Claimed]:
+        """Until there is an answer: a claim whose reply was lost may have succeeded, and only this boot can tell."""
+        keep = self._stage.app.retention(queue)[1].keep()
+        clock = self._stage.clock
+        answers = await self._stage.patiently(
+            lambda: self._jobs.claim(queue, boot, tickets, now=clock.now(), keep_expired=keep, alone_from=alone_from)
+        )
+        return list(answers)
+
+    def _refused(self, queue: str, pending: Pending, verdict: Verdict) -> None:
+        ticket, now = pending.ticket, self._stage.clock.now()
+        match verdict:
+            case Verdict.ALONE:
+                self.suspects.add(queue, pending)
+                return
+            case Verdict.UNKNOWN | Verdict.AHEAD:
+                self._unusable.refused(queue, pending, verdict)
+                return
+            case Verdict.PAUSED:
+                self._host.met_pause(queue)
+            case Verdict.EXPIRED:
+                name, task = ticket.id, ticket.task
+                expired = Event(event="expired", job=name, queue=queue, task=task, at=now, dispatch=ticket.dispatch)
+                self._stage.dispatcher.emit(expired)
+            case Verdict.TAKEN | Verdict.STALE | Verdict.FINAL | Verdict.GONE:
+                self._host.copy_refused()
+        pending.parcel.settle()
+
+    def _adoptable(self, pending: Pending) -> bool:
+        """A ticket of an unknown id: fresh, or of a store that has lost its data since. Else it is a late copy. What we
+        cannot read we cannot record."""
+        if pending.ticket.later:
+            return False
+        window = self._stage.settings.adoption_window_seconds * 1000
+        return self._age(pending) < window or pending.parcel.epoch != self._stage.connections.store.epoch
+
+    def _may_yet_be_recorded(self, pending: Pending) -> bool:
+        """Its producer writes the record while it sends the ticket (see producer.py). By our own clock too: theirs may
+        be wrong."""
+        return (
+            self._age(pending) < RECORDING_SECONDS * 1000
+            and self._stage.clock.elapsed() - pending.parcel.arrived < RECORDING_SECONDS
+            and pending.parcel.epoch == self._stage.connections.store.epoch
+        )
+
+    def _age(self, pending: Pending) -> int:
+        return self._stage.clock.now() - pending.parcel.at
+
+    def _look_again(self, queue: str, pending: Pending) -> None:
+        self._backlog.put_back(queue, [pending])
+        self._changed.set()
