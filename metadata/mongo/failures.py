@@ -7,7 +7,7 @@ import re
 from bson.errors import BSONError
 from pymongo import errors as driver
 
-from ..errors import MetadataError, StoreError, StoreUnavailable
+from ..errors import MetadataError, StoreError, StoreRefused, StoreUnavailable
 
 DUPLICATE = 11000
 
@@ -34,6 +34,11 @@ def translated(error: Failure, store: str) -> MetadataError:
             store,
             f"its certificate is not accepted ({certificate[1].rstrip('.')}): it must be for the host in the URL, and"
             " signed by an authority known here, whose file tlsCAFile=<path> names",
+        )
+    if "does not have journaling enabled" in str(error):
+        return StoreRefused(
+            f"{store} must not be used as it is: it runs without a journal (--nojournal), so that a crash loses"
+            " answered writes; start it with one"
         )
     if codes & _REFUSED:
         return StoreError(f"store {store} refused the credentials or a command: {text}")

@@ -15,13 +15,13 @@ import pytest_asyncio
 from pymongo import MongoClient
 
 from callboard.metadata.contract import Ending, Finish, Inspection, Jobs, Outcome, Ticket, Verdict, Workers
-from callboard.metadata.errors import StoreError, StoreUnavailable
+from callboard.metadata.errors import StoreError, StoreRefused, StoreUnavailable
 from callboard.metadata.job import Keep, NewJob
 from callboard.metadata.mongo import MongoStore
 from callboard.runtime.clock import SystemClock
 from certificates import make_certificate
 from mongo_space import CLAIM_WINDOW
-from servers import MongoServer, ProgramMissing
+from servers import MongoServer, ProgramMissing, ServerFailed
 
 QUEUE, BOOT = "emails", "boot"
 
@@ -202,6 +202,21 @@ async def test_a_secondary_is_refused_by_name(tmp_path: Path) -> None:
         store = MongoStore.from_url(server.url, namespace="faults")
         with pytest.raises(StoreUnavailable, match=r"NotPrimary|not primary|NotYetInitialized"):
             await store.open()
+    finally:
+        await asyncio.to_thread(server.kill)
+
+
+async def test_a_server_without_a_journal_is_refused(tmp_path: Path) -> None:
+    server = _server(tmp_path, nojournal="")
+    try:
+        await asyncio.to_thread(server.start)
+    except ServerFailed as failed:
+        if "nojournal" not in str(failed):
+            raise
+        pytest.skip("this mongod knows no --nojournal: since 6.1 there always is a journal")
+    try:
+        with pytest.raises(StoreRefused, match=r"it runs without a journal \(--nojournal\).*start it with one"):
+            await MongoStore.from_url(server.url, namespace="faults").open()
     finally:
         await asyncio.to_thread(server.kill)
 
