@@ -21,7 +21,7 @@ from .errors import InvalidJob, UnknownSchedule
 from .local_schedules import LocalQueue
 from .options import CallOptions
 from .repeatable_info import RepeatableInfo, fits, info_of, read_all
-from .schedule_change import changed, make_trigger, members, written
+from .schedule_change import changed, difference, make_trigger, members, written
 from .schedule_record import (
     ReadSchedule,
     ScheduleUnreadable,
@@ -204,12 +204,7 @@ class RepeatableQueue(LocalQueue):
         for _ in range(MAX_TRIES):
             read = await self.find_repeatable(schedule)
             new = changed(self.app, read, changes)
-            before, after = members(read), members(read_new(new))
-            differing = {
-                name: (before.get(name), after.get(name))
-                for name in sorted(before.keys() | after.keys())
-                if before.get(name) != after.get(name)
-            }
+            differing = difference(read, new)
             if dry_run or not differing:
                 return differing
             (answer,) = await self.upsert_schedules([new])

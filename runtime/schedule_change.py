@@ -15,7 +15,7 @@ from .json_value import to_plain
 from .options import CallOptions
 from .repeatable_info import info_of
 from .retry import Backoff
-from .schedule_record import Definition, ReadSchedule, encode_definition, first_state, template
+from .schedule_record import Definition, ReadSchedule, encode_definition, first_state, read_new, template
 from .triggers import AllOf, AnyOf, At, Cron, Every, Policy, Trigger, encode_policy, encode_trigger
 from .triggers.codec import POLICY_MEMBERS, policy_members, trigger_to_json
 from .triggers.contract import checked_moment
@@ -64,6 +64,16 @@ def members(read: ReadSchedule) -> dict[str, Any]:
     told = {name: value for name, value in window.items() if value is not None}
     named = {} if read.definition.name is None else {"name": read.definition.name}
     return {**info.job_def, **told, **named, "policy": info.policy}
+
+
+def difference(read: ReadSchedule, new: NewSchedule) -> dict[str, tuple[Any, Any]]:
+    """Members that `new` changes, as {member: (before, after)}."""
+    before, after = members(read), members(read_new(new))
+    return {
+        name: (before.get(name), after.get(name))
+        for name in sorted(before.keys() | after.keys())
+        if before.get(name) != after.get(name)
+    }
 
 
 def changed(app: Callboard, read: ReadSchedule, changes: Mapping[str, Any]) -> NewSchedule:

@@ -23,7 +23,7 @@ from .jobs import jobs_app
 from .logs import LogLevel, log_to
 from .queues import queues_app
 from .run import run, up
-from .schedules import schedules_app
+from .schedule_changes import schedules_app
 from .submit import submit
 from .wiring import wiring
 from .workers import workers

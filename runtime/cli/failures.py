@@ -17,6 +17,7 @@ from collections.abc import Callable
 from ...brokers.errors import BrokerError
 from ...metadata.errors import CapabilityMissing, MetadataError, StoreRefused
 from ..errors import CallboardError, ConfigurationError, GaveUp, InvalidJob, JobFailed
+from ..triggers import TriggerInvalid
 from .screen import printable
 
 OK, FAILURE, USAGE, UNAVAILABLE, GAVE_UP = 0, 1, 2, 69, 70
@@ -35,6 +36,7 @@ _CODES: tuple[tuple[type[Exception], int], ...] = (
     (GaveUp, GAVE_UP),
     (ConfigurationError, USAGE),
     (InvalidJob, USAGE),
+    (TriggerInvalid, USAGE),
     (CapabilityMissing, USAGE),
     (StoreRefused, USAGE),
     (MetadataError, UNAVAILABLE),
@@ -62,10 +64,16 @@ def code_of(error: Exception) -> int:
 
 def message_of(error: Exception) -> str:
     if isinstance(error, GaveUp) and error.__cause__ is not None:
-        return f"{error}; its last failure: {type(error.__cause__).__name__}: {error.__cause__}"
+        cause = _first(error.__cause__)
+        return f"{error}; its last failure: {type(cause).__name__}: {cause}"
     if isinstance(error, JobFailed):
         return f"job {error.job_id} failed: {error.error_type}: {error.message}"
     return str(error)
+
+
+def _first(error: BaseException) -> BaseException:
+    """Of a group, which only counts what it holds, the first that says something."""
+    return _first(error.exceptions[0]) if isinstance(error, BaseExceptionGroup) else error
 
 
 def tell(message: str) -> None:

@@ -20,6 +20,7 @@ from ..clock import SystemClock
 from ..queue import Queue
 from ..repeatable_info import RepeatableInfo, info_of, read_all
 from ..schedule_record import ReadSchedule, read_schedule
+from ..task_info import SORT_KEYS, TaskScheduleState, selected, task_info
 from ..triggers import preview
 from ..triggers.grid import from_ms
 from .failures import USAGE, CommandFailed, tell
@@ -35,23 +36,46 @@ InQueue = Annotated[
 Zone = Annotated[str, typer.Option("--zone", metavar="ZONE", help="Show times in it, such as Europe/Berlin.")]
 
 schedules_app = typer.Typer(
-    help="List, show, preview, pause, resume, run and remove schedules.", no_args_is_help=True, rich_markup_mode="rich"
+    help="List, show, preview, add, update, pause, resume, run and remove schedules.",
+    no_args_is_help=True,
+    rich_markup_mode="rich",
 )
 
 
 @schedules_app.command("list")
 def list_schedules(
     queue: Annotated[str | None, typer.Option("--queue", "-q", metavar="NAME", help="Only of this queue.")] = None,
+    state: Annotated[
+        TaskScheduleState | None, typer.Option("--state", help="Only those that are so.", case_sensitive=False)
+    ] = None,
+    trigger: Annotated[
+        str | None, typer.Option("--trigger", metavar="KIND", help="Only interval, cron, date, and, or.")
+    ] = None,
+    query: Annotated[
+        str | None, typer.Option("--query", metavar="TEXT", help="Only those with this text in id, name, task, ...")
+    ] = None,
+    sort_by: Annotated[
+        str | None, typer.Option("--sort-by", metavar="KEY", help=f"{', '.join(SORT_KEYS)}; default: queue and id.")
+    ] = None,
+    descending: Annotated[bool, typer.Option("--desc", help="The other way round.")] = False,
     zone: Zone = "UTC",
     as_json: AsJson = False,
     broker: Broker = None,
     store: StoreUrl = None,
     namespace: Namespace = None,
 ) -> None:
-    """List schedules, by queue and id."""
+    """List schedules."""
     given = Given(broker=broker, store=store, namespace=namespace)
     shown_in = _zone(zone)
-    infos = asyncio.run(_read(given, lambda opened: _list(opened, queue)))
+    reads = {
+        (one.record.queue, one.record.id): one for one in asyncio.run(read_store(given, lambda s: _list(s, queue)))
+    }
+    snapshots = [task_info(read, store="") for read in reads.values()]
+    found = selected(snapshots, schedule_state=state, trigger=trigger, q=query, sort_by=sort_by or "id")
+    keys = [(one.executor, one.id) for one in found]
+    if sort_by is None:
+        keys.sort()
+    infos = [info_of(reads[key]) for key in (reversed(keys) if descending else keys)]
     if as_json:
         print_json([info.to_json() for info in infos])
         return
@@ -61,6 +85,8 @@ def list_schedules(
         made.add_row(*(safe(cell) for cell in cells))
     if infos:
         show(made)
+    elif reads:
+        tell(f"none of {len(reads)} schedules is like that")
     else:
         tell("nothing is scheduled" + (f" in queue {queue!r}" if queue else ""))
 
@@ -81,7 +107,7 @@ def show_schedule(
     """
     given = Given(broker=broker, store=store, namespace=namespace)
     shown_in = _zone(zone)
-    info = info_of(asyncio.run(_read(given, lambda opened: _find(opened, queue, id))))
+    info = info_of(asyncio.run(read_store(given, lambda opened: find_schedule(opened, queue, id))))
     if as_json:
         print_json(info.to_json())
         return
@@ -102,7 +128,7 @@ def preview_schedule(
     """Print the next occurrences, whether the schedule is paused or not. Changes nothing."""
     given = Given(broker=broker, store=store, namespace=namespace)
     shown_in = _zone(zone)
-    read = asyncio.run(_read(given, lambda opened: _find(opened, queue, id)))
+    read = asyncio.run(read_store(given, lambda opened: find_schedule(opened, queue, id)))
     moments = [
         moment.astimezone(shown_in).isoformat() for moment in preview(read.trigger, from_ms(SystemClock().now()), count)
     ]
@@ -125,7 +151,7 @@ def pause(
 ) -> None:
     """Let no occurrence make a job from now on."""
     given = Given(broker=broker, store=store, namespace=namespace)
-    name, _ = _change(given, queue, id, lambda one: one.pause_repeatable(id))
+    name, _ = change_schedule(given, queue, id, lambda one: one.pause_repeatable(id))
     _report(as_json, name, id, "is paused", {"paused": True})
 
 
@@ -140,7 +166,7 @@ def resume(
 ) -> None:
     """Go on from the next occurrence; those of the pause are not made up for."""
     given = Given(broker=broker, store=store, namespace=namespace)
-    name, next_run = _change(given, queue, id, lambda one: one.resume_repeatable(id))
+    name, next_run = change_schedule(given, queue, id, lambda one: one.resume_repeatable(id))
     _report(as_json, name, id, f"goes on, next at {_time(next_run, UTC)}", {"paused": False, "next_run": next_run})
 
 
@@ -155,7 +181,7 @@ def run_now(
 ) -> None:
     """Make a job of it now, besides its occurrences. Prints the job's id."""
     given = Given(broker=broker, store=store, namespace=namespace)
-    name, job = _change(given, queue, id, lambda one: one.run_repeatable(id))
+    name, job = change_schedule(given, queue, id, lambda one: one.run_repeatable(id))
     if as_json:
         print_json({"queue": name, "id": id, "job": job})
     else:
@@ -178,23 +204,23 @@ def remove(
     if not yes and not typer.confirm(f"Remove the schedule {id}?", err=True):
         raise CommandFailed("nothing was changed", code=USAGE)
     given = Given(broker=broker, store=store, namespace=namespace)
-    name, _ = _change(given, queue, id, lambda one: one.remove_repeatable(id))
+    name, _ = change_schedule(given, queue, id, lambda one: one.remove_repeatable(id))
     _report(as_json, name, id, "is removed", {"removed": True})
 
 
-async def _read(given: Given, work: Callable[[Store], Awaitable[T]]) -> T:
+async def read_store(given: Given, work: Callable[[Store], Awaitable[T]]) -> T:
     """With the store alone: nothing is declared, and it works while the broker is down."""
     async with opened_store(given) as store:
         return await work(store)
 
 
-async def _list(store: Store, queue: str | None) -> list[RepeatableInfo]:
+async def _list(store: Store, queue: str | None) -> list[ReadSchedule]:
     names = await store.get(QueueControl).queues() if queue is None else [queue]
-    return [info_of(read) for name in names for read in await read_all(_schedules(store), name)]
+    return [read for name in names for read in await read_all(schedules_of(store), name)]
 
 
-async def _find(store: Store, queue: str | None, id: str) -> ReadSchedule:
-    schedules = _schedules(store)
+async def find_schedule(store: Store, queue: str | None, id: str) -> ReadSchedule:
+    schedules = schedules_of(store)
     names = await store.get(QueueControl).queues() if queue is None else [queue]
     found = [record for name in names for record in await schedules.get(name, [id]) if record is not None]
     if not found:
@@ -205,19 +231,19 @@ async def _find(store: Store, queue: str | None, id: str) -> ReadSchedule:
     return read_schedule(found[0])
 
 
-def _schedules(store: Store) -> Schedules:
+def schedules_of(store: Store) -> Schedules:
     if Schedules not in store.capabilities:
         raise CapabilityMissing(capability=Schedules.__name__, store=store.scheme)
     return store.get(Schedules)
 
 
-def _change(given: Given, queue: str | None, id: str, work: Callable[[Queue], Awaitable[T]]) -> tuple[str, T]:
+def change_schedule(given: Given, queue: str | None, id: str, work: Callable[[Queue], Awaitable[T]]) -> tuple[str, T]:
     """The schedule's queue, and what the work returned."""
     app = make_remote_app(None, given)
 
     async def main() -> tuple[str, T]:
         async with app:
-            name = (await _find(app.connections.store, queue, id)).record.queue
+            name = (await find_schedule(app.connections.store, queue, id)).record.queue
             return name, await work(app.queue(name))
 
     return asyncio.run(main())

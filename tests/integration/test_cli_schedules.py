@@ -69,3 +69,50 @@ def test_an_unknown_schedule_or_zone_is_told(cli: Cli) -> None:
         ended = cli.run("schedules", *command)
         assert (ended.code, "nothing" in ended.stderr) == (1, True), ended
     assert cli.run("schedules", "list", "--zone", "Atlantis/Capital").code == 2
+
+
+def test_a_schedule_is_added_and_updated_by_options(cli: Cli) -> None:
+    timing = ("--cron", "0 9 * * mon-fri", "--tz", "Europe/Berlin", "--start", "2030-01-01", "--jitter", "5m")
+    policy = ("--misfire-grace", "1h", "--max-instances", "2", "--overlap", "queue")
+    job = ("--args", "[1, 2]", "--priority", "2", "--retries", "3", "--ttl", "10m", "--name", "Sums")
+    add = ("schedules", "add", "cli.add", "-q", "sums", "--id", "daily", *timing, *policy, *job)
+
+    planned = cli.ok(*add, "--dry-run", "--json").json
+    assert (planned["dry_run"], len(planned["next"])) == (True, 3)
+    assert planned["next"][0].startswith("2030-01-01T08:00:00")  # a Tuesday, 09:00 in Berlin
+    assert cli.run("schedules", "show", "daily").code == 1
+
+    made = cli.ok(*add)
+    assert made.stdout == "daily\n"
+    assert "next: 2030-01-01T08:00:00" in made.stderr
+    shown = cli.ok("schedules", "show", "daily", "--json").json
+    assert shown["job_def"] == planned["job_def"]
+    assert {name: shown["job_def"][name] for name in ("cron", "timezone", "args", "priority", "retries", "ttl")} == {
+        **{"cron": "0 9 * * mon-fri", "timezone": "Europe/Berlin", "args": [1, 2]},
+        **{"priority": 2, "retries": 3, "ttl": 600},
+    }
+    assert (shown["policy"]["misfire_grace"], shown["policy"]["overlap"]) == (3600, "queue")
+    assert cli.run(*add).code == 1
+
+    change = ("schedules", "update", "daily", "--every", "15m", "--max-instances", "none", "--args", "[3, 4]")
+    dry = cli.ok(*change, "--dry-run")
+    assert "args: [1, 2] -> [3, 4]" in dry.stdout
+    assert "every: nothing -> 900.0" in dry.stdout
+    assert cli.ok("schedules", "show", "daily", "--json").json == shown
+    changes = cli.ok(*change, "--json").json["changes"]
+    assert changes["args"] == {"before": [1, 2], "after": [3, 4]}
+    assert changes["policy"]["after"]["max_instances"] is None
+    again = cli.ok(*change)
+    assert (again.stdout, again.stderr) == ("", "callboard: it is like that already\n")
+    assert cli.run("schedules", "update", "nothing", "--every", "60").code == 1
+
+
+def test_schedules_are_filtered_and_sorted(cli: Cli) -> None:
+    def ids(*options: str) -> list[str]:
+        return [row["id"] for row in cli.ok("schedules", "list", "--json", *options).json]
+
+    cli.ok("schedules", "pause", "hourly")
+    assert ids("--state", "paused") == ["hourly"]
+    assert ids("--trigger", "cron") == ids("--query", "berlin") == ["cli.add"]
+    assert ids("--sort-by", "next_run_time", "--desc") == ["hourly", "cli.add"]
+    assert "none of 2 schedules" in cli.run("schedules", "list", "--query", "nothing").stderr
