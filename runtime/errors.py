@@ -16,6 +16,7 @@ CallboardError
 ├── LockTimeout             a lock was not free within the time given; also a TimeoutError
 ├── LockLost                a lock was, or may have been, somebody else's before the block that held it ended
 ├── HeartStopped            the process that keeps a worker's lease ended; the worker is started again
+├── ActorEnded              an actor ended though nobody had asked it to; it is started again
 └── GaveUp                  an actor failed more often than its restart intensity allows
 """
 
@@ -130,3 +131,9 @@ class LockLost(CallboardError):
         )
         self.name = name
         self.fence = fence
+
+
+class ActorEnded(CallboardError):
+    def __init__(self, actor: str) -> None:
+        super().__init__(f"actor {actor} ended though it was not being stopped")
+        self.actor = actor

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from .actor import Actor, Stage
 from .clock import Clock
-from .errors import ConfigurationError, GaveUp
+from .errors import ActorEnded, ConfigurationError, GaveUp
 
 if TYPE_CHECKING:
     from .app import Callboard
@@ -53,7 +53,9 @@ class Child:
             self.stage = self._make_stage(self._actor)
             try:
                 await self._actor(self.stage).run()
-                return
+                if self._stopping.is_set():
+                    return
+                raise ActorEnded(self._actor.kind)
             except ConfigurationError:  # it would be no better the next time
                 raise
             except Exception as error:  # an actor may fail in any way; that is what a supervisor is for

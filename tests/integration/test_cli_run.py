@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import signal
 from collections.abc import Iterator
 from pathlib import Path
 
+import aio_pika
 import pytest
 
 from integration.cli_process import APP, Cli, Place, wait_for_file
@@ -148,3 +150,20 @@ def test_a_store_without_the_broker_to_match_is_refused(redis_url: str, amqp_url
 
     assert ended.code == 2
     assert "jobs would be lost between them" in ended.stderr
+
+
+async def test_an_actor_that_fails_too_often_takes_its_process_down_with_one_line_and_70(
+    cli: Cli, amqp_url: str
+) -> None:
+    namespace = cli.environment["CALLBOARD_NAMESPACE"]
+    async with await aio_pika.connect(amqp_url) as connection:
+        channel = await connection.channel()
+        # Not the queue that a worker declares: it can neither use nor change it, whenever it is started again.
+        await channel.declare_queue(f"{namespace}.jobs.sums", durable=True, arguments={"x-max-priority": 3})
+    with cli.start("run", "worker", "retention", "--app", APP, "--queue", "sums") as process:
+        code = await asyncio.to_thread(process.end)
+    assert code == 70, process.stderr
+    last = process.stderr.splitlines()[-1]
+    assert last.startswith("callboard: actor worker failed 6 times within 60 s: giving up; its last failure: ")
+    assert f"{namespace}.jobs.sums" in last
+    assert process.stderr.count("starting it again") == 5

@@ -113,6 +113,21 @@ async def test_failures_that_are_long_ago_do_not_count() -> None:
     assert max(house.clock.slept) <= 0.4
 
 
+async def test_an_actor_that_ends_unasked_is_started_again_and_counts_as_failed() -> None:
+    class Hasty(Scripted):
+        script: ClassVar[list[Callable[[], None]]] = []
+        stages: ClassVar[list[Stage]] = []
+        ended: ClassVar[list[str]] = []
+
+        async def run(self) -> None:
+            type(self).stages.append(self.stage)
+
+    with pytest.raises(GaveUp, match="actor scripted failed 6 times") as gave_up:
+        await House(Hasty).run(lambda: False)
+    assert str(gave_up.value.__cause__) == "actor scripted ended though it was not being stopped"
+    assert len(Hasty.stages) == MAX_RESTARTS + 1
+
+
 async def test_a_wrong_configuration_is_not_tried_again() -> None:
     def refuse() -> None:
         raise ConfigurationError("no queue to serve")
