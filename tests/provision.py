@@ -167,7 +167,7 @@ def _container(service: Service, folder: Path, environment: Mapping[str, str]) -
     from requests.exceptions import RequestException
 
     # docker's client leaves its socket open where nobody listens: asked for first, it would fail a later test.
-    engine = urlsplit(environment.get("DOCKER_HOST") or "unix:///var/run/docker.sock")
+    engine = urlsplit(os.environ.get("DOCKER_HOST") or "unix:///var/run/docker.sock")
     if engine.scheme == "unix" and not _listens(engine.path):
         return f"no Docker engine answers (nobody listens at {engine.path})"
     try:

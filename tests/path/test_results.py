@@ -188,9 +188,9 @@ async def test_a_job_whose_ttl_passes_before_it_starts_expires_and_never_runs(ap
 
 
 async def test_a_ttl_does_not_end_a_job_that_has_started(app: Callboard) -> None:
-    @app.task(name="slow", ttl=1.5, retries=1, backoff=0.1)
+    @app.task(name="slow", ttl=3, retries=1, backoff=0.1)
     async def slow(ctx: Any) -> str:
-        await asyncio.sleep(1.6)
+        await asyncio.sleep(3.1)
         return "done"
 
     async with running(app):
