@@ -18,7 +18,6 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Self, TypeVar, overload
 
 from msgspec import Raw
-from msgspec.json import decode
 
 from ..metadata.job import NewJob
 from .arguments import encode_arguments
@@ -293,7 +292,7 @@ class Callboard:
             raise InvalidJob(f"kwargs must be a mapping, not {kwargs!r:.100}")
         encoded_args, encoded_kwargs = encode_arguments(args, kwargs)
         if task is not None:  # what the worker would refuse is refused here already
-            task.signature.bind(decode(encoded_args), decode(encoded_kwargs))
+            task.signature.bind_json(encoded_args, encoded_kwargs)
         run_at = options.run_at if options.delay_ms is None else now + options.delay_ms
         ttl = options.ttl_ms or declared.ttl_ms
         body = Body(

@@ -23,6 +23,7 @@ from pydantic_core import SchemaError
 
 from .errors import ConfigurationError, InvalidJob
 from .json_value import NotJson, encode_json, path_segment, shown
+from .quick_arguments import quick_check
 
 UNHINTED = "ctx"  # what the parameter for the context is called in code without type hints
 
@@ -98,6 +99,20 @@ class Signature:
         variable = (Parameter.VAR_POSITIONAL, Parameter.VAR_KEYWORD)
         self._required = [p for p in plain if p.default is Parameter.empty and p.kind not in variable]
         self._fields, self._model = _validator(self.name, plain, hints)
+        self.quick = quick_check(plain, hints, _CONFIG)
+        named = any(one.name == self.injected and one.kind is Parameter.KEYWORD_ONLY for one in parameters)
+        self._position = (
+            None if named or self.injected is None else [one.name for one in parameters].index(self.injected)
+        )
+
+    def bind_json(self, args: bytes, kwargs: bytes) -> Bound:
+        """`bind` of what `encode_arguments` wrote, mostly in one step. Raises msgspec.DecodeError for what is no JSON,
+        and as `bind` does."""
+        if self.quick is not None and kwargs == b"{}":
+            checked = self.quick(args)
+            if checked is not None:
+                return Bound(checked, {}, self.injected, self._position)
+        return self.bind(_decode_args(args), _decode_kwargs(kwargs))
 
     def bind(self, args: list[Any], kwargs: dict[str, Any]) -> Bound:
         """What to call the function with. `args` and `kwargs` are decoded JSON and are not changed.
@@ -214,6 +229,8 @@ class Signature:
 
 
 _encode = msgspec.json.Encoder().encode
+_decode_args = msgspec.json.Decoder(list[Any]).decode
+_decode_kwargs = msgspec.json.Decoder(dict[str, Any]).decode
 
 _CONFIG = ConfigDict(
     strict=True,

@@ -18,7 +18,6 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 from msgspec import Struct
-from msgspec.json import Decoder
 
 from ..arguments import Signature
 from ..context import Context
@@ -89,10 +88,6 @@ class Call(Struct, frozen=True, kw_only=True, eq=False):
     @property
     def timeout_seconds(self) -> float | None:
         return None if self.timeout_ms is None else self.timeout_ms / 1000
-
-
-decode_args = Decoder(list[Any]).decode
-decode_kwargs = Decoder(dict[str, Any]).decode
 
 
 class Executor(Protocol):

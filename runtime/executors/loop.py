@@ -6,7 +6,7 @@ import asyncio
 from typing import Any
 
 from ..results import encode_result
-from .contract import Call, TaskExited, TaskTimeout, decode_args, decode_kwargs
+from .contract import Call, TaskExited, TaskTimeout
 from .occupancy import Occupancy
 
 
@@ -91,9 +91,7 @@ def _outcome(task: asyncio.Task[bytes]) -> bytes:
 
 
 async def _call(call: Call) -> bytes:
-    args = decode_args(call.args)
-    kwargs = decode_kwargs(call.kwargs)
-    positional, named = call.signature.bind(args, kwargs).call_with(call.context)
+    positional, named = call.signature.bind_json(call.args, call.kwargs).call_with(call.context)
     try:
         value = await call.function(*positional, **named)
     except asyncio.CancelledError as error:

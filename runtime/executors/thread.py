@@ -13,7 +13,7 @@ from collections.abc import Callable
 from queue import SimpleQueue
 
 from ..results import encode_result
-from .contract import Call, TaskExited, TaskTimeout, decode_args, decode_kwargs
+from .contract import Call, TaskExited, TaskTimeout
 from .occupancy import Occupancy
 
 Work = Callable[[], None]
@@ -97,9 +97,7 @@ class ThreadExecutor:
 def _call(context: contextvars.Context, call: Call) -> tuple[bytes | None, BaseException | None]:
     """In the thread: also the checking of arguments and the writing of the result, which the loop is spared."""
     try:
-        args = decode_args(call.args)
-        kwargs = decode_kwargs(call.kwargs)
-        positional, named = call.signature.bind(args, kwargs).call_with(call.context)
+        positional, named = call.signature.bind_json(call.args, call.kwargs).call_with(call.context)
         return encode_result(context.run(call.function, *positional, **named), call.result_limit), None
     except StopIteration as error:  # a future does not carry it
         exited = TaskExited(error)

@@ -63,15 +63,22 @@ class Importing(BaseModel):
 
 
 def sent(function: Callable[..., Any], *args: Any, **kwargs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """What the function is called with after the arguments went over the wire."""
+    """What the function is called with after the arguments went over the wire: the same by the short way, where there
+    is one, as by the long way."""
     first, second = encode_arguments(args, kwargs)
-    bound = Signature(function, injected=Context).bind(msgspec.json.decode(first), msgspec.json.decode(second))
-    return bound.call_with("the context")
+    signature = Signature(function, injected=Context)
+    bound = signature.bind(msgspec.json.decode(first), msgspec.json.decode(second)).call_with("the context")
+    assert repr(signature.bind_json(first, second).call_with("the context")) == repr(bound)
+    return bound
 
 
 def refused(function: Callable[..., Any], args: list[Any], kwargs: dict[str, Any]) -> ArgumentsInvalid:
+    signature = Signature(function, injected=Context)
     with pytest.raises(ArgumentsInvalid) as caught:
-        Signature(function, injected=Context).bind(args, kwargs)
+        signature.bind(args, kwargs)
+    with pytest.raises(ArgumentsInvalid) as quick:
+        signature.bind_json(msgspec.json.encode(args), msgspec.json.encode(kwargs))
+    assert str(quick.value) == str(caught.value)
     assert isinstance(caught.value, InvalidJob)
     return caught.value
 
@@ -373,3 +380,21 @@ def test_what_is_bound_can_be_called_and_nothing_else_than_a_refusal_comes_out(
     call_args, call_kwargs = bound.call_with(None)
     inspect.signature(kinds).bind(*call_args, **call_kwargs)
     assert list(call_args)[: len(args)] == args
+
+
+def test_positional_arguments_that_are_all_there_take_the_short_way() -> None:
+    def dated(day: date, amounts: set[int], ctx: Context, name: str) -> None: ...
+
+    signature = Signature(dated, injected=Context)
+    assert signature.quick is not None
+    assert signature.quick(b'["2026-03-01", [2, 1], "x"]') == (date(2026, 3, 1), {1, 2}, "x")
+    assert signature.quick(b'["2026-03-01", [2, 1]]') is None
+    assert signature.quick(b'["2026-03-01", ["2"], "x"]') is None
+    assert sent(dated, date(2026, 3, 1), {1}, "x") == ((date(2026, 3, 1), {1}, "the context", "x"), {})
+
+
+def test_the_context_as_a_keyword_is_filled_in_by_name_on_the_short_way_too() -> None:
+    def last(name: str, *, ctx: Context) -> None: ...
+
+    assert Signature(last, injected=Context).quick is not None
+    assert sent(last, "x") == (("x",), {"ctx": "the context"})
