@@ -17,7 +17,8 @@ from .triggers.codec import trigger_to_json
 
 class RepeatableInfo(Struct, frozen=True, kw_only=True):
     """A schedule, detached from the store. `next_run` in Unix seconds, None: no occurrence is left. `job_def` takes its
-    place wherever a schedule is named. `history`: {"at", "fate", "occurrence", "count", "exact"}, the newest last."""
+    place wherever a schedule is named. `history`: {"at", "fate", "occurrence", "count", "exact"}, the newest last.
+    `engine`: the stamp of what has computed the next run."""
 
     id: str
     queue: str
@@ -29,6 +30,7 @@ class RepeatableInfo(Struct, frozen=True, kw_only=True):
     totals: dict[str, int]
     history: list[dict[str, Any]]
     revision: int
+    engine: str
     created_at: float
     updated_at: float
 
@@ -68,6 +70,7 @@ def info_of(read: ReadSchedule) -> RepeatableInfo:
             for happening in state.history
         ],
         revision=record.revision,
+        engine=state.engine,
         created_at=record.created_at / 1000,
         updated_at=record.updated_at / 1000,
     )

@@ -267,6 +267,7 @@ def _page(info: RepeatableInfo, zone: tzinfo) -> list[RenderableType]:
         ("kwargs", info.job_def["kwargs"]),
         ("policy", _members(info.policy)),
         ("occurrences", _members(info.totals) or "none yet"),
+        ("computed by", info.engine),
         ("revision", f"{info.revision}, changed {_time(info.updated_at, zone)}"),
     ]
     for name, value in rows:

@@ -110,7 +110,7 @@ def test_cronsim_finds_the_same_occurrences(
     fixed = seconds is None and not five[0].startswith("*") and not five[1].startswith("*")
     daylight = Daylight.create(missing="shift" if fixed else "skip", repeated="first" if fixed else "both")
     local = moment.astimezone(ZoneInfo(zone))
-    assume(not local.fold)
+    assume(not local.fold)  # from there cronsim goes back (see the differences below)
     trigger = made(five, seconds, zone, daylight)
 
     reference = CronSim(" ".join(five if seconds is None else [seconds, *five]), local)
@@ -234,6 +234,16 @@ def test_an_hour_after_a_move_of_half_an_hour_is_whole_but_halved_for_cronsim() 
     assert ours == [datetime(2027, 10, 3, 3, tzinfo=ZoneInfo("Australia/Lord_Howe"))]
     theirs = by_cronsim("* 3 * * *", datetime(2027, 10, 2, 22, 30, tzinfo=ZoneInfo("Australia/Lord_Howe")), 1)
     assert theirs[0] == ours[0] + timedelta(minutes=30)
+
+
+def test_a_search_from_the_second_of_two_equal_hours_goes_on_but_goes_back_for_cronsim() -> None:
+    second_pass = datetime(2027, 10, 31, 2, 10, tzinfo=ZoneInfo("Europe/Berlin"), fold=1)
+
+    ours = preview(Cron("30 2 * * *", zone="Europe/Berlin"), second_pass, 1)
+
+    assert ours == [datetime(2027, 11, 1, 2, 30, tzinfo=ZoneInfo("Europe/Berlin"))]
+    theirs = by_cronsim("30 2 * * *", second_pass, 1)
+    assert theirs[0] < second_pass.astimezone(UTC)
 
 
 def test_a_range_that_wraps_is_read_as_croniter_does_and_refused_by_cronsim() -> None:
