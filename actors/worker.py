@@ -83,6 +83,8 @@ class Worker(Actor):
             failed=self._heart_failed,
         )
         self._group = asyncio.TaskGroup()
+        self._registering: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._registering.set_result(None)
         self._unusable = Unusable(stage, spawn=self._group.create_task)
         self._runs = Runs(
             stage,
@@ -242,9 +244,17 @@ class Worker(Actor):
         self._certain_until = sent + lease - min(1.0, lease / 4)
         self._beaten.set()
         self._work.set()
+        if self._registering.done() and not self.stage.stopping.is_set():
+            self._registering = self._group.create_task(self._register_again())
         for key in reply.cancels:
             self._runs.cancel(key)
         self._follow_pauses(set(reply.paused))
+
+    async def _register_again(self) -> None:
+        """With each beat: a store that lost its data forgot which queues there are, and recovery looks after those that
+        are known."""
+        with suppress(StoreUnavailable):
+            await self.stage.capability(QueueControl).register(self._queues)
 
     def _follow_pauses(self, paused: set[str]) -> None:
         """Commands may get lost; the store's word, with each beat, is what holds."""

@@ -146,7 +146,10 @@ class Claims:
         with self._runs.claiming():
             tickets = [ClaimTicket(p.ticket.id, p.ticket.dispatch, created_at=p.ticket.created_at) for p in pending]
             answers = await self._ask(queue, boot, tickets, alone_from)
-            unknown = [i for i, a in enumerate(answers) if a.verdict is Verdict.UNKNOWN and self._adoptable(pending[i])]
+            unknown = [i for i, answer in enumerate(answers) if answer.verdict is Verdict.UNKNOWN]
+            if not all(self._adoptable(pending[i]) for i in unknown):  # unless the store has lost its data meanwhile
+                await self._stage.patiently(self._stage.connections.store.read_epoch)
+                unknown = [i for i in unknown if self._adoptable(pending[i])]
             early = {i for i in unknown if self._may_yet_be_recorded(pending[i])}
             unknown = [i for i in unknown if i not in early]
             if unknown:

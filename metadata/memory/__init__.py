@@ -90,6 +90,9 @@ class MemoryStore:
     async def open(self) -> None:
         """Nothing to connect to. A store that was closed still holds its jobs."""
 
+    async def read_epoch(self) -> str:
+        return self._epoch
+
     async def close(self) -> None: ...
 
     async def ping(self) -> None: ...

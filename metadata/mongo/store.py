@@ -129,6 +129,11 @@ class MongoStore:
             raise
         self._open = True
 
+    async def read_epoch(self) -> str:
+        self._require_open()
+        await self._connection.read_identity(secrets.token_hex(16))
+        return self._connection.epoch
+
     async def close(self) -> None:
         self._open = False
         await self._connection.close()

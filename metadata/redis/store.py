@@ -105,23 +105,14 @@ class RedisStore:
             if refusals:
                 raise StoreRefused(f"{self._address.name} must not be used as it is: {'; '.join(refusals)}")
             await self._connection.load_scripts()
-            self._epoch = await self._read_epoch()
+            await self.read_epoch()
             self._durable = durable(servers, self._address.mode)
             self._version = version(servers)
         except BaseException:
             await self._connection.close()
             raise
 
-    async def close(self) -> None:
-        await self._connection.close()
-
-    async def ping(self) -> None:
-        await self._connection.everywhere("PING")
-
-    async def check(self) -> Sequence[Check]:
-        return findings(await read_facts(self._connection), self._address)
-
-    async def _read_epoch(self) -> str:
+    async def read_epoch(self) -> str:
         # Read first: a server that is full refuses the SET, and still lets running jobs end.
         key = self._keys.epoch
         stored = await self._connection.command("GET", key)
@@ -134,4 +125,5 @@ class RedisStore:
                 f"the namespace {self._keys.namespace!r} on {self._address.name} is kept in layout {layout}, and this"
                 f" version of Callboard knows layout {LAYOUT}: use the version that wrote it, or another namespace"
             )
+        self._epoch = epoch
         return epoch

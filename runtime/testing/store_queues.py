@@ -45,6 +45,10 @@ class QueueConformance(StoreSuite):
         assert store.epoch == epoch
         assert (await scene.job()).state is State.WAITING
 
+    async def test_the_epoch_is_the_same_when_it_is_read_again(self, store: Store, peer: Store) -> None:
+        epoch = store.epoch
+        assert await store.read_epoch() == await peer.read_epoch() == store.epoch == epoch
+
     async def test_another_store_is_of_another_epoch(self, store: Store) -> None:
         another = await self.make_store()
         await another.open()
