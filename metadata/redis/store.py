@@ -127,3 +127,12 @@ class RedisStore:
             )
         self._epoch = epoch
         return epoch
+
+    async def close(self) -> None:
+        await self._connection.close()
+
+    async def ping(self) -> None:
+        await self._connection.everywhere("PING")
+
+    async def check(self) -> Sequence[Check]:
+        return findings(await read_facts(self._connection), self._address)
