@@ -1,23 +1,27 @@
 """A namespace of a test's own on a Redis, and a look at its keys with plain commands, past the store.
 
-`nodes`: URLs of the servers of a cluster, where `url` is that of a cluster.
+The URL of a cluster has to name all of its masters.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Any, cast
 from uuid import uuid4
 
 from redis.asyncio import Redis
 
 from callboard.metadata.redis import RedisStore
+from callboard.metadata.redis.address import Mode, parse
 
 
 class RedisSpace:
-    def __init__(self, url: str, *, nodes: Sequence[str] = ()) -> None:
+    def __init__(self, url: str) -> None:
         self.url = url
-        self._nodes = nodes or (url,)
+        address = parse(url)
+        self._nodes = [url]
+        if address.mode is Mode.CLUSTER:
+            self._nodes = [f"redis://{host}:{port}/0" for host, port in address.hosts]
         self.namespace = f"test-{uuid4().hex}"
 
     def store(self, options: str = "") -> RedisStore:
@@ -47,19 +51,14 @@ class RedisSpace:
 
     async def delete(self) -> None:
         for url in self._nodes:
-            keys = await self._keys_at(url)
-            if keys:
-                await self._delete_at(url, keys)
-
-    async def _delete_at(self, url: str, keys: Sequence[bytes]) -> None:
-        client = Redis.from_url(url, protocol=2, driver_info=None)
-        try:
-            async with client.pipeline(transaction=False) as pipeline:
-                for key in keys:  # one by one: a cluster's node takes no command on keys of several slots
-                    pipeline.unlink(key)
-                await pipeline.execute()
-        finally:
-            await client.aclose()
+            client = Redis.from_url(url, protocol=2, driver_info=None)
+            try:
+                async with client.pipeline(transaction=False) as pipeline:
+                    async for key in client.scan_iter(match=f"{self.namespace}:*", count=10_000):
+                        pipeline.unlink(key)  # one by one: a cluster's node takes no command on keys of several slots
+                    await pipeline.execute()
+            finally:
+                await client.aclose()
 
     async def calls(self) -> dict[str, int]:
         """How often each command was run by the server, inside scripts as well."""

@@ -18,6 +18,7 @@ cannot be told not to follow; nor does it wait for a free connection, it refuses
 from __future__ import annotations
 
 import asyncio
+from bisect import bisect_right
 from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
@@ -55,7 +56,8 @@ class ClusterRoute:
         self._address = address
         self._nodes: dict[Place, Node] = {}
         self._slots = Slots()
-        self._servers: dict[int, Node] = {}
+        self._firsts: list[int] = []  # of the ranges, which do not overlap
+        self._servers: list[tuple[int, Node]] = []  # for each range its last slot, and who serves it
         self._reading: asyncio.Task[None] | None = None
 
     async def open(self) -> None:
@@ -65,16 +67,18 @@ class ClusterRoute:
         if self._reading is not None:
             self._reading.cancel()
             await asyncio.gather(self._reading, return_exceptions=True)
-        nodes, self._nodes, self._servers, self._slots = self._nodes, {}, {}, Slots()
+        nodes, self._nodes, self._firsts, self._servers, self._slots = self._nodes, {}, [], [], Slots()
         for node in nodes.values():
             await node.close()
 
     def node_of(self, key: str) -> Node:
         slot = key_slot(key.encode())
-        try:
-            return self._servers[slot]
-        except KeyError:
-            raise StoreUnavailable(self._address.name, f"no node of the cluster serves slot {slot}") from None
+        place = bisect_right(self._firsts, slot) - 1
+        if place >= 0:
+            last, node = self._servers[place]
+            if slot <= last:
+                return node
+        raise StoreUnavailable(self._address.name, f"no node of the cluster serves slot {slot}")
 
     @property
     def masters(self) -> Sequence[Node]:
@@ -161,10 +165,8 @@ class ClusterRoute:
 
     async def _use(self, slots: Slots) -> None:
         if slots.ranges != self._slots.ranges:
-            nodes = {place: self._node(place) for place in slots.masters}
-            self._servers = {
-                slot: nodes[place] for first, last, place in slots.ranges for slot in range(first, last + 1)
-            }
+            self._firsts = [first for first, _, _ in slots.ranges]
+            self._servers = [(last, self._node(place)) for _, last, place in slots.ranges]
             self.version += 1
         self._slots = slots
         for place in self._nodes.keys() - (slots.masters | slots.replicas | set(self._address.hosts)):

@@ -124,12 +124,13 @@ class RedisConnection:
 
         return await self._routed(call)
 
-    async def everywhere(self, *parts: str | bytes | int) -> Mapping[str, Any]:
-        """The answer of each server that holds keys, by the server's name."""
+    async def everywhere(self, *commands: Parts) -> Mapping[str, Sequence[Any]]:
+        """The answers of each server that holds keys, by its name, in one round trip. All but the first may be None,
+        where a server does not let us."""
 
-        async def call(route: Route) -> Mapping[str, Any]:
+        async def call(route: Route) -> Mapping[str, Sequence[Any]]:
             nodes = route.masters
-            answers = await _all(_execute(node, *parts) for node in nodes)
+            answers = await _all(_pipeline(node, commands, first_only=True) for node in nodes)
             return {node.name: answer for node, answer in zip(nodes, answers, strict=True)}
 
         return await self._routed(call)
@@ -210,11 +211,15 @@ async def _all(calls: Iterable[Awaitable[T]]) -> list[T]:
     return cast(list[T], answers)
 
 
-async def _pipeline(node: Node, commands: Sequence[Parts]) -> list[Any]:
+async def _pipeline(node: Node, commands: Sequence[Parts], *, first_only: bool = False) -> list[Any]:
+    """`first_only`: an error in place of an answer is raised for the first command, and None for the others."""
     pipeline = node.client.pipeline(transaction=False)
     for parts in commands:
         pipeline.execute_command(*parts)
-    return await pipeline.execute()
+    answers = await pipeline.execute(raise_on_error=not first_only)
+    if first_only and isinstance(answers[0], Exception):
+        raise answers[0]
+    return [None if isinstance(answer, Exception) else answer for answer in answers]
 
 
 async def _execute(node: Node, *parts: str | bytes | int) -> Any:

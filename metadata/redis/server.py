@@ -8,7 +8,6 @@ from typing import Any
 from msgspec import Struct
 
 from ..contract import Check
-from ..errors import StoreError
 from .address import Address, Mode
 from .connection import RedisConnection
 
@@ -43,17 +42,14 @@ Servers = Mapping[str, ServerFacts]  # by name; more than one in a cluster only
 
 
 async def read_facts(connection: RedisConnection) -> Servers:
-    infos = await connection.everywhere("INFO")
-    try:
-        found = [await connection.everywhere("CONFIG GET", pattern) for pattern in _SETTINGS]
-    except StoreError:  # managed services deny CONFIG
-        return {name: ServerFacts(info, None) for name, info in infos.items()}
-    return {
-        name: ServerFacts(
-            info, {_text(key): _text(value) for one in found for key, value in one.get(name, {}).items()} or None
-        )
-        for name, info in infos.items()
-    }
+    found = await connection.everywhere(("INFO",), *(("CONFIG GET", pattern) for pattern in _SETTINGS))
+    return {name: _facts(*answers) for name, answers in found.items()}
+
+
+def _facts(info: Mapping[str, Any], *settings: Mapping[str | bytes, str | bytes] | None) -> ServerFacts:
+    """Managed services, and users without that right, are denied CONFIG."""
+    known = {_text(name): _text(value) for one in settings if one for name, value in one.items()}
+    return ServerFacts(info, known or None)
 
 
 def version(servers: Servers) -> str:

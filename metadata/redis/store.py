@@ -132,7 +132,7 @@ class RedisStore:
         await self._connection.close()
 
     async def ping(self) -> None:
-        await self._connection.everywhere("PING")
+        await self._connection.everywhere(("PING",))
 
     async def check(self) -> Sequence[Check]:
         return findings(await read_facts(self._connection), self._address)

@@ -30,10 +30,6 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisCluster]:
         yield cluster
 
 
-def _space(cluster: RedisCluster) -> RedisSpace:
-    return RedisSpace(cluster.url, nodes=[node.url for node in cluster.nodes])
-
-
 class TestRedisClusterStore(StoreConformance):
     @pytest.fixture(autouse=True)
     def _servers(self, cluster: RedisCluster) -> None:
@@ -41,7 +37,7 @@ class TestRedisClusterStore(StoreConformance):
         self._spaces: dict[Store, RedisSpace] = {}
 
     async def make_store(self) -> RedisStore:
-        space = _space(self._cluster)
+        space = RedisSpace(self._cluster.url)
         store = space.store()
         self._spaces[store] = space
         return store
@@ -66,7 +62,7 @@ QUEUES = [f"queue-{n}" for n in range(12)]
 
 
 async def test_a_call_on_queues_of_several_nodes_is_answered_in_order(cluster: RedisCluster) -> None:
-    space, now = _space(cluster), SystemClock().now()
+    space, now = RedisSpace(cluster.url), SystemClock().now()
     store = space.store()
     await store.open()
     jobs = [
@@ -91,7 +87,7 @@ async def test_a_call_on_queues_of_several_nodes_is_answered_in_order(cluster: R
 
 
 async def test_scripts_that_a_node_has_forgotten_are_sent_again(cluster: RedisCluster) -> None:
-    space, now = _space(cluster), SystemClock().now()
+    space, now = RedisSpace(cluster.url), SystemClock().now()
     store = space.store()
     await store.open()
     for node in cluster.nodes[:2]:
