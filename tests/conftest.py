@@ -7,13 +7,19 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from shutil import disk_usage
+from tempfile import TemporaryDirectory
+from typing import Any
 
 import pytest
 
+from mongo_space import drop_free
 from provision import MONGO, MONGO_REPLICA, RABBITMQ, REDIS, NoServer, Service, provide
 
 TESTS = Path(__file__).parent
+MEMORY_DISK, MEMORY_DISK_BYTES = Path("/dev/shm"), 4 * 1024**3
 KINDS = {
     "containers",
     "unit",
@@ -53,6 +59,19 @@ def pytest_report_header(config: pytest.Config) -> list[str]:
     return lines
 
 
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """A process that runs a part of the tests tells the one that reports which servers it had."""
+    if (output := getattr(session.config, "workeroutput", None)) is not None:
+        output["servers"] = session.config.stash[_used]
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    for name, origin in getattr(node, "workeroutput", {}).get("servers", {}).items():
+        node.config.stash[_used][f"{name}, {node.gateway.id}"] = origin
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
     for name, origin in config.stash[_used].items():
         terminalreporter.write_line(f"{name}: {origin}")
@@ -61,25 +80,44 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
 @pytest.fixture(scope="session")
 def redis_url(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A Redis shared by the whole run: keep to a namespace of your own and never flush it."""
-    yield from _serve(REDIS, request.config, tmp_path_factory.mktemp("redis"))
+    with _data_folder(tmp_path_factory, "redis") as folder:
+        yield from _serve(REDIS, request.config, folder)
 
 
 @pytest.fixture(scope="session")
 def amqp_url(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A RabbitMQ shared by the whole run: keep to a namespace of your own."""
-    yield from _serve(RABBITMQ, request.config, tmp_path_factory.mktemp("rabbitmq"))
+    with _data_folder(tmp_path_factory, "rabbitmq") as folder:
+        yield from _serve(RABBITMQ, request.config, folder)
 
 
 @pytest.fixture(scope="session")
 def mongo_url(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A standalone MongoDB shared by the whole run: keep to a namespace of your own."""
-    yield from _serve(MONGO, request.config, tmp_path_factory.mktemp("mongo"))
+    with _data_folder(tmp_path_factory, "mongo") as folder:
+        for url in _serve(MONGO, request.config, folder):
+            yield url
+            drop_free(url)
 
 
 @pytest.fixture(scope="session")
 def mongo_replica_url(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A replica set of one, shared by the whole run: keep to a namespace of your own."""
-    yield from _serve(MONGO_REPLICA, request.config, tmp_path_factory.mktemp("mongo-replica"))
+    with _data_folder(tmp_path_factory, "mongo-replica") as folder:
+        for url in _serve(MONGO_REPLICA, request.config, folder):
+            yield url
+            drop_free(url)
+
+
+@contextmanager
+def _data_folder(tmp_path_factory: pytest.TempPathFactory, name: str) -> Iterator[Path]:
+    """In memory where there is room: a server that waits for a disk with every write makes a run twice as long. What
+    becomes of data on a disk is tested on servers of those tests' own."""
+    if MEMORY_DISK.is_dir() and os.access(MEMORY_DISK, os.W_OK) and disk_usage(MEMORY_DISK).free > MEMORY_DISK_BYTES:
+        with TemporaryDirectory(prefix=f"callboard-{name}-", dir=MEMORY_DISK, ignore_cleanup_errors=True) as folder:
+            yield Path(folder)
+    else:
+        yield tmp_path_factory.mktemp(name)
 
 
 def _serve(service: Service, config: pytest.Config, folder: Path) -> Iterator[str]:

@@ -16,14 +16,23 @@ CLAIM_WINDOW = 50  # ms: shorter than what is shipped, since every pause and eve
 DRIVERS: dict[str, Callable[..., Any]] = {"pymongo": AsyncMongoClient, "motor": AsyncIOMotorClient}
 
 
-class MongoSpace:
-    """`driver`: pymongo, by URL; or motor, by a client that is passed in."""
+_free: dict[str, list[str]] = {}  # namespaces that are empty and may be used again, by URL
 
-    def __init__(self, url: str, driver: str = "pymongo") -> None:
+
+class MongoSpace:
+    """`driver`: pymongo, by URL; or motor, by a client that is passed in.
+
+    `again`: take a namespace that a test before has emptied, and leave it empty to the next. To make a collection with
+    its indexes costs the server more than most tests. For tests that leave the indexes alone.
+    """
+
+    def __init__(self, url: str, driver: str = "pymongo", *, again: bool = False) -> None:
         self.url = url
         self.driver = driver
         self.database = urlsplit(url).path.strip("/") or "callboard"
-        self.namespace = f"test-{uuid4().hex}"
+        self._again = again
+        free = _free.setdefault(url, [])
+        self.namespace = free.pop() if again and free else f"test-{uuid4().hex}"
         self._clients: list[Any] = []
 
     def store(self) -> MongoStore:
@@ -35,6 +44,10 @@ class MongoSpace:
     def store_on(self, client: Any) -> MongoStore:
         """A closed store on a client, which is closed by `delete`."""
         self._clients.append(client)
+        return self.store_with(client)
+
+    def store_with(self, client: Any) -> MongoStore:
+        """A closed store on a client that somebody else closes."""
         return MongoStore(client, database=self.database, namespace=self.namespace, claim_window=CLAIM_WINDOW)
 
     def documents(self, **where: Any) -> list[dict[str, Any]]:
@@ -51,9 +64,26 @@ class MongoSpace:
 
     async def delete(self) -> None:
         for client in self._clients:
-            closing = client.close()
-            if closing is not None:
-                await closing
+            await close_client(client)
         self._clients.clear()
         with MongoClient[dict[str, Any]](self.url) as client:
-            client[self.database][f"{self.namespace}.jobs"].drop()
+            if self._again:
+                client[self.database][f"{self.namespace}.jobs"].delete_many({})
+                _free[self.url].append(self.namespace)
+            else:
+                client[self.database][f"{self.namespace}.jobs"].drop()
+
+
+async def close_client(client: Any) -> None:
+    """Of either driver: Motor's closes at once."""
+    closing = client.close()
+    if closing is not None:
+        await closing
+
+
+def drop_free(url: str) -> None:
+    """Leave nothing behind on a server that goes on."""
+    with MongoClient[dict[str, Any]](url) as client:
+        database = client[urlsplit(url).path.strip("/") or "callboard"]
+        for namespace in _free.pop(url, ()):
+            database[f"{namespace}.jobs"].drop()

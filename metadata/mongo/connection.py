@@ -13,7 +13,8 @@ from datetime import UTC, datetime
 from random import Random, SystemRandom
 from typing import Any
 
-from bson.codec_options import CodecOptions
+from bson.codec_options import CodecOptions, TypeDecoder, TypeRegistry
+from bson.int64 import Int64
 from msgspec import Struct
 from pymongo import AsyncMongoClient, DeleteMany, DeleteOne, InsertOne, ReplaceOne, UpdateMany, UpdateOne
 from pymongo.errors import BulkWriteError, InvalidOperation
@@ -31,7 +32,18 @@ Statement = UpdateOne | UpdateMany | DeleteOne | DeleteMany | ReplaceOne[Documen
 
 ONE_TRIP = 1_000  # documents that come with the first answer, as far as they fit in 16 MB; the server's default is 101
 WTIMEOUT = 5_000  # ms for a majority to acknowledge a write
-_CODECS: CodecOptions[Document] = CodecOptions(tz_aware=False)
+
+
+class _PlainNumbers(TypeDecoder):
+    """The driver's own class for what needs 64 bits is a stranger to every encoder of ours."""
+
+    bson_type = Int64
+
+    def transform_bson(self, value: Any) -> int:
+        return int(value)
+
+
+_CODECS: CodecOptions[Document] = CodecOptions(tz_aware=False, type_registry=TypeRegistry([_PlainNumbers()]))
 
 
 class Written(Struct, frozen=True):
@@ -50,6 +62,7 @@ class MongoConnection:
     ) -> None:
         self.name = address.name
         self.epoch = ""
+        self.doubtful: set[tuple[str, str]] = set()  # groups whose counters may be wrong: see `counting.py`
         self.claim_window = claim_window
         self._address = address
         self._collection_name = collection

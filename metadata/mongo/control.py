@@ -10,6 +10,7 @@ from pymongo import DeleteMany, UpdateOne
 from ..contract import Pruned
 from ..job import State
 from .connection import Document, MongoConnection
+from .counting import EXACT, correct, count_by_index
 from .enqueuing import let_go, window_of
 from .names import (
     DEAD_WORKER,
@@ -20,7 +21,6 @@ from .names import (
     SHADOW,
     TOMBSTONE,
     WORKER,
-    group_name,
     queue_name,
     states_of,
     window_key,
@@ -31,7 +31,6 @@ from .window import outlast
 from .work import Work, settle
 
 DEAD_FOR = 2 * 24 * 3600 * 1000  # ms for which a declared death is remembered
-EXACT = 2_000  # final jobs of a group up to which its count is checked against its index before any of them is pruned
 
 _FIELDS = projection(LEAN)
 
@@ -147,19 +146,10 @@ class MongoRetention:
             return 0
         if keep > EXACT:
             return int(count) - int(keep)
-        counted = await self._connection.aggregate(
-            [
-                {"$match": {"queue": group["queue"], "group": group["of"]}},
-                {"$limit": keep + limit + 1},
-                {"$group": {"_id": None, "count": {"$sum": 1}}},
-            ]
-        )
-        actual = counted[0]["count"] if counted else 0
+        actual = await count_by_index(self._connection, group["queue"], group["of"], most=keep + limit + 1)
         if actual <= keep:
-            await self._connection.update_one(
-                {"name": group_name(group["queue"], group["of"]), "count": count}, {"$set": {"count": actual}}
-            )
-        return int(actual) - int(keep)
+            await correct(self._connection, group["queue"], group["of"], noted=count, actual=actual)
+        return actual - int(keep)
 
     async def _drop_tombstones(self, where: Document, limit: int) -> int:
         """Those that still hold a deduplication window become its shadow, which no claim and no count sees."""

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from ..contract import Ending, Finish, Finished, Outcome
 from ..job import State
 from .connection import MongoConnection, Statement
+from .counting import counting
 from .ending import ENDED, end, fence_of, group_of
 from .names import job_name
 from .record import Record
@@ -22,26 +23,34 @@ async def finish(
 ) -> list[Finished]:
     if not outcomes:
         return []
-    written: int | None = None
-    if all(outcome.ending in ENDED for outcome in outcomes) and len({one.id for one in outcomes}) == len(outcomes):
+    if not all(outcome.ending in ENDED for outcome in outcomes) or len({one.id for one in outcomes}) < len(outcomes):
+        return await _one_by_one(connection, queue, outcomes, now=now, grace=grace, written=None)
+    async with counting(connection, {(queue, group_of(outcome)) for outcome in outcomes}):
         written = connection.revision()
         if await _end_all(connection, queue, outcomes, now=now, revision=written):
             return [Finished(one.id, Finish.DONE, ENDED[one.ending], one.dispatch) for one in outcomes]
-    quickly: set[str] = set()  # jobs that were ended by the quick way
+        return await _one_by_one(connection, queue, outcomes, now=now, grace=grace, written=written)
+
+
+async def _one_by_one(
+    connection: MongoConnection, queue: str, outcomes: Sequence[Outcome], *, now: int, grace: int, written: int | None
+) -> list[Finished]:
+    """`written`: the revision of those that were ended all together before, when each of `outcomes` was counted."""
+    quickly: set[str] = set()
 
     async def load(work: Work, some: Sequence[Outcome]) -> None:
         await work.load(job_name(queue, outcome.id) for outcome in some)
 
     def decide(work: Work, outcome: Outcome) -> Finished:
         record = work.find(job_name(queue, outcome.id))
-        if record is not None and written is not None and record.revision == written:
+        if record is not None and record.revision == written:
             quickly.add(outcome.id)
             return Finished(outcome.id, Finish.DONE, record.job_state, record.dispatch)
         return _decide(work, queue, record, outcome, now=now, grace=grace)
 
     answers = await settle(connection, outcomes, load, decide)
     if written is not None:
-        await _count(connection, queue, [one for one in outcomes if one.id not in quickly], -1)
+        await connection.write(_counts(queue, [one for one in outcomes if one.id not in quickly], -1))
     return answers
 
 
@@ -54,10 +63,6 @@ async def _end_all(
     # A group's first count may meet another's.
     await connection.write([counts[place - len(statements)] for place in written.refused])
     return written.count + len(written.refused) == len(outcomes) + len(counts)
-
-
-async def _count(connection: MongoConnection, queue: str, outcomes: Sequence[Outcome], sign: int) -> None:
-    await connection.write(_counts(queue, outcomes, sign))
 
 
 def _counts(queue: str, outcomes: Sequence[Outcome], sign: int) -> list[Statement]:

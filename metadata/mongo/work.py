@@ -25,6 +25,7 @@ from pymongo import DeleteOne, UpdateMany, UpdateOne
 
 from ..errors import StoreUnavailable
 from .connection import Document, MongoConnection, Statement
+from .counting import counting
 from .names import GROUP, QUEUE, group_name, job_name, queue_name
 from .record import ALL, Changes, Record, changes, projection, read, update_of, write
 
@@ -194,11 +195,12 @@ class Work:
         if deleted and not await self._delete(deleted):
             return {name for held in self._held for name in (held.name, held.record.name)}
         counted = self._growth([held for held, _ in changed] + added, 1)
-        lost = await self._update(changed, [*_statements(counted, self.keeps), *_watermarks(self.marks)])
-        refused = await self.connection.insert([{**write(held.record), "revision": self.revision} for held in added])
-        lost += [added[place] for place in refused]
-        if lost and (uncounted := self._growth(lost, -1)):
-            await self.connection.write([*_statements(uncounted, {})])
+        async with counting(self.connection, counted.keys()):
+            lost = await self._update(changed, [*_statements(counted, self.keeps), *_watermarks(self.marks)])
+            documents = [{**write(held.record), "revision": self.revision} for held in added]
+            lost += [added[place] for place in await self.connection.insert(documents)]
+            if lost and (uncounted := self._growth(lost, -1)):
+                await self.connection.write([*_statements(uncounted, {})])
         return {name for held in lost for name in (held.name, held.record.name)}
 
     async def _delete(self, deleted: Sequence[Held]) -> bool:

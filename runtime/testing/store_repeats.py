@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 
 import pytest
+from msgspec import structs
 
 from ...metadata.contract import Ending, Finish, Jobs, Outcome, Removal, Sent, Ticket, Verdict
 from ...metadata.job import Deduplication, Job, Keep, State
@@ -118,6 +119,15 @@ class RepeatConformance(StoreSuite):
         job = await scene.job()
         assert (job.run_at, job.expires_at) == (far, far - 1)
         assert (await scene.delays.take_due([QUEUE], now=scene.now, grace=GRACE, limit=1)).next_due == far
+
+    async def test_numbers_come_back_as_plain_integers(self, scene: Scene) -> None:
+        claimed = await scene.start("job", run_at=scene.now - 1, expires_at=2**53 - 1)
+        job, (row,) = await scene.job(), await scene.workers.workers([QUEUE])
+        await scene.finish("job")
+        due = await scene.delays.take_due([QUEUE], now=scene.now, grace=GRACE, limit=1)
+        for value in (claimed, job, row, due, await scene.job()):
+            numbers = [one for one in structs.astuple(value) if isinstance(one, int) and not isinstance(one, bool)]
+            assert {type(one) for one in numbers} <= {int}, value
 
     async def test_empty_batches_are_answered_with_nothing(self, scene: Scene) -> None:
         now = scene.now

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AsyncExitStack
 
 import pytest
+from yarl import URL
 
 from callboard.metadata.contract import Store
 from callboard.metadata.mongo import MongoStore
-from callboard.runtime.testing.stores import StoreConformance
-from mongo_space import MongoSpace
+from callboard.runtime.testing.stores import Cut, Line, StoreConformance
+from mongo_space import DRIVERS, MongoSpace, close_client
+
+ANSWER_MS = 150  # for which a store waits whose exchanges get lost
 
 
 class MongoConformance(StoreConformance):
@@ -21,7 +25,7 @@ class MongoConformance(StoreConformance):
         self._spaces: dict[Store, MongoSpace] = {}
 
     async def make_store(self) -> MongoStore:
-        space = MongoSpace(self._url, self.driver)
+        space = MongoSpace(self._url, self.driver, again=True)
         store = space.store()
         self._spaces[store] = space
         return store
@@ -35,6 +39,24 @@ class MongoConformance(StoreConformance):
     async def discard(self, store: Store) -> None:
         for space in self._spaces.values():
             await space.delete()
+
+    async def make_cut(self, store: Store, stack: AsyncExitStack) -> Cut:
+        at, space = URL(self._url), self._spaces[store]
+        line = await stack.enter_async_context(Line(at.host or "", at.port or 0, counts=is_of_a_store))
+        # The driver would repeat some calls by itself, and wait once more for each.
+        client = DRIVERS[self.driver](
+            str(at.with_host("127.0.0.1").with_port(line.port)),
+            socketTimeoutMS=ANSWER_MS,
+            retryReads=False,
+            retryWrites=False,
+        )
+        stack.push_async_callback(close_client, client)
+        return Cut(space.store_with(client), line)
+
+
+def is_of_a_store(message: bytes) -> bool:
+    """Not the driver's own talk. In a message of MongoDB's protocol the name of its command begins at byte 26."""
+    return not message[26:].startswith((b"hello\0", b"ismaster\0", b"isMaster\0", b"endSessions\0"))
 
 
 class TestMongoStandalone(MongoConformance):

@@ -21,7 +21,7 @@ def test_the_mongodb_store_does_what_the_oracle_does(request: pytest.FixtureRequ
     spaces: dict[Store, MongoSpace] = {}
 
     async def make() -> MongoStore:
-        space = MongoSpace(url, driver)
+        space = MongoSpace(url, driver, again=True)
         store = space.store()
         spaces[store] = space
         return store

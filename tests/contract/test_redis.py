@@ -6,10 +6,12 @@ import asyncio
 import re
 import threading
 from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack
 
 import pytest
 import pytest_asyncio
 from redis.crc import key_slot
+from yarl import URL
 
 from callboard.metadata.contract import (
     CAPABILITIES,
@@ -29,9 +31,10 @@ from callboard.metadata.redis import RedisStore
 from callboard.metadata.redis.keys import Keys
 from callboard.metadata.redis.scripts import read_scripts
 from callboard.runtime.clock import SystemClock
-from callboard.runtime.testing.stores import StoreConformance
+from callboard.runtime.testing.stores import Cut, Line, StoreConformance
 from redis_space import RedisSpace
 
+ANSWER_SECONDS = 0.15  # for which a store waits whose exchanges get lost
 HOSTILE = [
     "plain",
     "'); redis.call('FLUSHALL'); --",
@@ -77,6 +80,12 @@ class TestRedisStore(StoreConformance):
     async def discard(self, store: Store) -> None:
         for space in self._spaces.values():
             await space.delete()
+
+    async def make_cut(self, store: Store, stack: AsyncExitStack) -> Cut:
+        at, space = URL(self._url), self._spaces[store]
+        line = await stack.enter_async_context(Line(at.host or "", at.port or 0))
+        cut_off = str(at.with_host("127.0.0.1").with_port(line.port).update_query(timeout=ANSWER_SECONDS))
+        return Cut(RedisStore.from_url(cut_off, namespace=space.namespace), line)
 
 
 @pytest_asyncio.fixture

@@ -9,12 +9,14 @@ from callboard import Callboard
 from path.place import Errors, Place
 
 
-@pytest.fixture(params=["memory", "rabbitmq+redis"])
+@pytest.fixture(params=["memory", "rabbitmq+redis", "rabbitmq+mongodb"])
 async def place(request: pytest.FixtureRequest) -> AsyncIterator[Place]:
     if request.param == "memory":
         place = Place(broker="memory://", store="memory://")
     else:
-        place = Place(broker=request.getfixturevalue("amqp_url"), store=request.getfixturevalue("redis_url"))
+        store = {"rabbitmq+redis": "redis_url", "rabbitmq+mongodb": "mongo_url"}[request.param]
+        place = Place(broker=request.getfixturevalue("amqp_url"), store=request.getfixturevalue(store))
+    await place.prepare()
     errors = Errors(place)
     logging.getLogger().addHandler(errors)
     try:

@@ -1,0 +1,61 @@
+"""The counters of final jobs, compared with their index: what a call that was cut off may have left wrong."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from collections.abc import Set as AbstractSet
+from contextlib import asynccontextmanager
+
+from pymongo import UpdateOne
+
+from .connection import MongoConnection
+from .names import group_name
+
+Group = tuple[str, str]  # its queue, its name
+
+EXACT = 2_000  # final jobs of a group up to which its index is walked
+TURNS = 3  # others may end jobs at the same time
+
+
+async def count_by_index(connection: MongoConnection, queue: str, group: str, *, most: int) -> int:
+    """How many jobs a group holds, at most `most`."""
+    counted = await connection.aggregate(
+        [
+            {"$match": {"queue": queue, "group": group}},
+            {"$limit": most},
+            {"$group": {"_id": None, "count": {"$sum": 1}}},
+        ]
+    )
+    return int(counted[0]["count"]) if counted else 0
+
+
+async def correct(connection: MongoConnection, queue: str, group: str, *, noted: int, actual: int) -> None:
+    """Unless it has moved on."""
+    await connection.write([UpdateOne({"name": group_name(queue, group), "count": noted}, {"$set": {"count": actual}})])
+
+
+@asynccontextmanager
+async def counting(connection: MongoConnection, groups: AbstractSet[Group]) -> AsyncIterator[None]:
+    """Around a call that counts jobs before it knows what it has written, and corrects that.
+
+    Where the call is cut off in between, the counters of its groups are in doubt, and put right by the next call that
+    counts in them: its own repeat, as a rule. A large group's is not: it may stay off by that batch.
+    """
+    in_doubt = connection.doubtful & groups
+    connection.doubtful -= in_doubt  # so that calls within this one leave them to it
+    try:
+        yield
+        for group in sorted(in_doubt):
+            await _recount(connection, *group)
+    except BaseException:
+        connection.doubtful |= groups
+        raise
+
+
+async def _recount(connection: MongoConnection, queue: str, group: str) -> None:
+    for _ in range(TURNS):
+        found = await connection.find({"name": group_name(queue, group)}, {"_id": 0, "count": 1}, limit=1)
+        actual = await count_by_index(connection, queue, group, most=EXACT + 1)
+        if not found or actual == found[0]["count"] or actual > EXACT:
+            break
+        await correct(connection, queue, group, noted=found[0]["count"], actual=actual)

@@ -1,0 +1,229 @@
+"""Every operation is cut and repeated: the request lost, or the reply after the work was done, at each of its exchanges
+with the server. What is left must be what one execution leaves, and the answer one that the contract allows.
+
+What one execution leaves and answers is found out on a queue of its own, without a cut. A store without a server (None
+from `make_cut`) is called, its answer forgotten, and called again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import AsyncExitStack
+from itertools import count
+from typing import Any, Protocol
+
+import pytest
+from msgspec import Struct
+
+from ...metadata.contract import CAPABILITIES, Deduplicating, Due, Pruned, Stalled, Store
+from ...metadata.errors import StoreUnavailable
+from ...metadata.schedules import Schedules
+from ..clock import SystemClock
+from .line import Side
+from .store_fault_cases import CASES, EVERY_ID, IDS, Case, Ground, operations
+from .store_scene import DAY, StoreSuite
+
+LANES = 12  # cut stores at work side by side, since a cut is mostly a time limit that runs out
+MOST_EXCHANGES = 20  # of one operation
+OF_A_SCAN = 2
+PATIENCE_SECONDS = 60.0
+# Of a store's own clock, of the worker's counter that each repeat raises: not the same in two executions.
+_OWN = re.compile(r"\b(fence|gap|beat)=-?\d+")
+
+
+class Cutter(Protocol):
+    """What stands between a store and its server; `Line` is one."""
+
+    @property
+    def struck(self) -> bool: ...
+
+    def lose(self, number: int, side: Side) -> None: ...
+
+    async def settled(self) -> None: ...
+
+    def mend(self) -> None: ...
+
+
+class Cut(Struct, frozen=True):
+    """A store, closed, behind a cutter. It should give up waiting for an answer within a fraction of a second."""
+
+    store: Store
+    cutter: Cutter
+
+
+class Expected(Struct, frozen=True):
+    """Of a case without a cut: the pictures after one call and after two, and the answers of both."""
+
+    queue: str
+    pictures: tuple[str, str]
+    answers: tuple[object, object]
+
+
+class Play(Struct, frozen=True):
+    operation: str
+    case: Case
+    side: Side
+    expected: Expected
+
+    def __str__(self) -> str:
+        return f"{self.operation}{f' ({self.case.name})' if self.case.name else ''}, {self.side.value} lost"
+
+
+class FaultConformance(StoreSuite):
+    async def make_cut(self, store: Store, stack: AsyncExitStack) -> Cut | None:
+        """Another store on the data of `store`, which is open, behind a cutter that `stack` closes; None: there is
+        nothing between this store and its data."""
+        return None
+
+    async def test_every_operation_of_the_contract_has_a_case_in_which_it_is_cut(self) -> None:
+        assert set(CASES) == set(operations())
+        assert all(CASES.values())
+
+    @pytest.mark.parametrize("capability", [capability.__name__ for capability in CAPABILITIES])
+    async def test_what_is_cut_and_repeated_leaves_the_state_of_one_execution(
+        self, store: Store, capability: str
+    ) -> None:
+        wanted = {name: cases for name, cases in CASES.items() if name.partition(".")[0] == capability}
+        if not {operations()[name] for name in wanted} <= store.capabilities:
+            pytest.skip(f"the store {store.scheme} does not offer {capability}")
+        queues, now = (f"faults-{n}" for n in count()), SystemClock().now() - 2 * DAY
+        faults: list[str] = []
+        async with AsyncExitStack() as stack:
+            left = iter([(operation, case) for operation, cases in wanted.items() for case in cases])
+
+            async def run() -> None:
+                cut = await self._open_cut(store, stack)
+                for operation, case in left:
+                    expected = await _expect(operation, case, Ground(store, next(queues), now), faults)
+                    for side in Side:
+                        play = Play(operation, case, side, expected)
+                        faults.extend(await _all_exchanges(play, store, cut, queues, now))
+
+            async with asyncio.TaskGroup() as lanes:
+                for _ in range(min(LANES, sum(map(len, wanted.values())))):
+                    lanes.create_task(run())
+        assert not faults, "\n".join(faults)
+
+    async def _open_cut(self, store: Store, stack: AsyncExitStack) -> Cut | None:
+        cut = await self.make_cut(store, stack)
+        if cut is not None:
+            await _until_answered(cut.store.open)
+            stack.push_async_callback(cut.store.close)
+        return cut
+
+
+async def _expect(operation: str, case: Case, ground: Ground, faults: list[str]) -> Expected:
+    await _prepare(case, ground)
+    first = await case.call(ground)
+    once = await _picture(ground)
+    second = await case.call(ground)
+    twice = await _picture(ground)
+    if once != twice and not case.takes:
+        faults.append(f"{operation} ({case.name}), called twice, left\n  {twice}\nin place of\n  {once}")
+    return Expected(ground.queue, (once, twice), (first, second))
+
+
+async def _all_exchanges(play: Play, store: Store, cut: Cut | None, queues: Iterator[str], now: int) -> list[str]:
+    """Cut the first exchange, then the second ... as many as the operation has; what went wrong."""
+    faults: list[str] = []
+    if cut is None:
+        ground = Ground(store, next(queues), now)
+        await _prepare(play.case, ground)
+        if play.side is Side.REPLY:
+            await play.case.call(ground)
+        return await _judge(play, 1, ground, await play.case.call(ground))
+    for number in range(1, (OF_A_SCAN if play.case.scans else MOST_EXCHANGES) + 1):
+        ground = Ground(store, next(queues), now)
+        await _prepare(play.case, ground)
+        behind = ground.at(cut.store)
+        cut.cutter.lose(number, play.side)
+        answered, answer = True, None
+        try:
+            answer = await play.case.call(behind)
+        except StoreUnavailable:
+            answered = False
+        struck = cut.cutter.struck
+        await cut.cutter.settled()
+        cut.cutter.mend()
+        if not answered:
+            answer = await _until_answered(lambda: play.case.call(behind))  # noqa: B023  awaited here
+        faults += await _judge(play, number, ground, answer)
+        if not struck:
+            return faults if number > 1 else [*faults, f"{play}: there was no exchange to cut"]
+    return (
+        faults if play.case.scans else [*faults, f"{play}: it has more than {MOST_EXCHANGES} exchanges with the server"]
+    )
+
+
+async def _prepare(case: Case, ground: Ground) -> None:
+    for step in case.before:
+        await step(ground)
+
+
+async def _until_answered(call: Callable[[], Awaitable[Any]]) -> Any:
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        while True:  # ends by the timeout
+            try:
+                return await call()
+            except StoreUnavailable:
+                await asyncio.sleep(0.01)
+
+
+async def _judge(play: Play, number: int, ground: Ground, answer: object) -> list[str]:
+    faults = []
+    picture = await _picture(ground)
+    wanted = play.expected.pictures if play.case.takes else play.expected.pictures[:1]
+    if picture not in wanted:
+        faults.append(f"{play} at exchange {number}, left\n  {picture}\nin place of\n  {wanted[0]}")
+    first, again = play.expected.answers
+    if play.case.takes:
+        fits = _rows(answer) <= _rows(first) | _rows(again)
+    else:
+        entries = _entries(answer, ground.queue)
+        legal = list(zip(_entries(first, play.expected.queue), _entries(again, play.expected.queue), strict=True))
+        fits = len(entries) == len(legal) and all(one in pair for one, pair in zip(entries, legal, strict=True))
+    if not fits:
+        faults.append(f"{play} at exchange {number}, answered\n  {answer!r}\nnot\n  {first!r}\nor\n  {again!r}")
+    return faults
+
+
+async def _picture(ground: Ground) -> str:
+    """All that can be read about the queue, and whether its lists agree with its records."""
+    store, queue, inspection = ground.store, ground.queue, ground.inspection
+    seen: dict[str, object] = {
+        "jobs": list(await inspection.get(queue, EVERY_ID)),
+        "progress": [await inspection.progress(queue, id) for id in IDS],
+        "counts": (await inspection.counts([queue]))[queue],
+        "workers": sorted(await ground.workers.workers([queue]), key=lambda row: row.boot),
+        "known": queue in await ground.control.queues(),
+        "paused": list(await ground.control.paused([queue])),
+        "holder": await store.get(Deduplicating).holder(queue, "key", now=ground.now),
+        "faults": list(await inspection.audit(queue)),
+    }
+    if Schedules in store.capabilities:
+        seen["schedules"] = list(await store.get(Schedules).page(queue, offset=0, limit=99))
+    return "\n  ".join(f"{name}: {_plain(value, queue)}" for name, value in seen.items())
+
+
+def _plain(value: object, queue: str) -> str:
+    return _OWN.sub(r"\1=*", repr(value).replace(queue, "*"))
+
+
+def _entries(answer: object, queue: str) -> list[str]:
+    parts = answer if isinstance(answer, Sequence) and not isinstance(answer, str) else [answer]
+    return [_plain(part, queue) for part in parts]
+
+
+def _rows(answer: object) -> set[str]:
+    """What a taking operation has taken."""
+    match answer:
+        case Due():
+            return {row.id for row in answer.ready}
+        case Stalled():
+            return {*(row.id for row in answer.ready), *answer.failed}
+        case Pruned():
+            return set()
+    assert isinstance(answer, Sequence)
+    return {row if isinstance(row, str) else row.id for row in answer}
