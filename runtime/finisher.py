@@ -46,6 +46,7 @@ class Finisher:
         self.late_finishes = 0
         self._stage = stage
         self._jobs = stage.capability(Jobs)
+        self._dispatcher = stage.dispatcher
         self._ended = ended
         self._spawn = spawn
         self._waiting: dict[str, deque[Run]] = {}
@@ -71,12 +72,14 @@ class Finisher:
         while waiting:
             runs = [waiting.popleft() for _ in range(min(len(waiting), BATCH))]
             outcomes = [run.outcome for run in runs if run.outcome is not None]
-            for run, outcome, answer in zip(runs, outcomes, await self._record(queue, outcomes), strict=True):
+            answers = await self._record(queue, outcomes)
+            now = self._stage.clock.now()
+            for run, outcome, answer in zip(runs, outcomes, answers, strict=True):
                 self._unfinished -= 1
                 if answer.finish is Finish.REFUSED:
                     self._late(run, answer)
                 else:
-                    self._done(run, outcome, answer)
+                    self._done(run, outcome, answer, now)
                 self._ended(run)
         self._busy.discard(queue)
 
@@ -91,8 +94,8 @@ class Finisher:
                 raise
             return await self._record(queue, [_refused_result(outcomes[0], str(error))])
 
-    def _done(self, run: Run, outcome: Outcome, answer: Finished) -> None:
-        ticket, dispatcher, now = run.ticket, self._stage.dispatcher, self._stage.clock.now()
+    def _done(self, run: Run, outcome: Outcome, answer: Finished, now: int) -> None:
+        ticket, dispatcher = run.ticket, self._dispatcher
         if answer.state is State.WAITING and not ticket.later:  # else a relay sends it: its payload is in the store
             payload = encode_body(body_of(ticket))
             dispatcher.send_soon([Ready(run.queue, ticket.id, answer.dispatch, ticket.priority, payload)])

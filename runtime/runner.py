@@ -53,7 +53,8 @@ class Runner:
         self._progress: dict[tuple[str, str], tuple[Run, bytes]] = {}
         self._reporting: asyncio.Task[None] | None = None
 
-    async def run(self, run: Run) -> Outcome:
+    async def run(self, run: Run, current: asyncio.Task[None]) -> Outcome:
+        """`current`: the task that this is called in, and which runs nothing else."""
         task = self._app.tasks.get(run.ticket.task)
         if task is None or run.ticket.later:
             self._released()
@@ -64,8 +65,6 @@ class Runner:
         except (ValueError, msgspec.MsgspecError) as error:  # members of the ticket that no producer of ours writes
             self._released()
             return self._outcome(run, Ending.FAILED, describe_error(error), keep=self._keep_failed(run, task))
-        current = asyncio.current_task()
-        assert current is not None
         executor = self._executor(task)
         in_thread = executor is self._threads
         run.abandonable = executor is self._inline

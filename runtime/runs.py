@@ -147,9 +147,7 @@ class Runs:
             starts += 1
             run.started_at = now
             # A task of nobody's group: a handler that defies its interruption holds up nothing but its slot.
-            task = self._loop.create_task(self._perform(run))
-            self._tasks.add(task)
-            task.add_done_callback(self._performed)
+            self._tasks.add(self._loop.create_task(self._perform(run)))
 
     def _slot_left(self) -> None:
         self._slots += 1
@@ -179,14 +177,18 @@ class Runs:
             self._finisher.finish(run, self._runner.interrupted(run, reason))
 
     async def _perform(self, run: Run) -> None:
-        outcome = await self._runner.run(run)
-        if run.outcome is None and not self._closed:
-            self._finisher.finish(run, outcome)
-
-    def _performed(self, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
-        if not self._closed and not task.cancelled() and (error := task.exception()) is not None:
-            self._spawn(_raise(error))
+        """A whole task; it cleans up after itself, which is cheaper than a callback that does."""
+        task = asyncio.current_task()
+        assert task is not None
+        try:
+            outcome = await self._runner.run(run, task)
+            if run.outcome is None and not self._closed:
+                self._finisher.finish(run, outcome)
+        except Exception as error:  # no task's doing but ours: it ends the worker
+            if not self._closed:
+                self._spawn(_raise(error))
+        finally:
+            self._tasks.discard(task)
 
     def _ended(self, run: Run) -> None:
         self._forgettable.append((self._next_claim, (run.queue, run.ticket.id, run.ticket.dispatch)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Coroutine
 from typing import Any
 
 from ..results import encode_result
@@ -28,10 +29,11 @@ class LoopExecutor:
     def abandoned(self) -> int:
         return self._occupancy.abandoned
 
-    async def run(self, call: Call) -> bytes:
+    def run(self, call: Call) -> Coroutine[Any, Any, bytes]:
+        return self._run_inline(call) if call.timeout_ms is None else self._run_apart(call)
+
+    async def _run_apart(self, call: Call) -> bytes:
         self._occupancy.enter(call)
-        if call.timeout_ms is None:
-            return await self._run_inline(call)
         # A task of its own, so that a function which swallows its cancellation holds up nobody else.
         task = asyncio.create_task(_call(call), name=f"callboard:{call.context.job_id}")
         self._running.add(task)
@@ -48,6 +50,7 @@ class LoopExecutor:
         raise TaskTimeout(call.timeout_seconds or 0)
 
     async def _run_inline(self, call: Call) -> bytes:
+        self._occupancy.enter(call)
         task = asyncio.current_task()
         assert task is not None
         self._inline.add(task)
