@@ -17,8 +17,9 @@ Server = TypeVar("Server", RedisServer, RabbitMQServer)
 
 @pytest.fixture
 def seed() -> int:
-    """Of the faults and of the load; FAULTS_SEED repeats a run as far as the machine lets it."""
-    return int(os.environ.get("FAULTS_SEED") or secrets.randbelow(1_000_000))
+    """Of the faults and of the load; FAULTS_SEED (or SOAK_SEED) repeats a run as far as the machine lets it."""
+    given = os.environ.get("FAULTS_SEED") or os.environ.get("SOAK_SEED")
+    return int(given or secrets.randbelow(1_000_000))
 
 
 @pytest.fixture

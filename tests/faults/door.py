@@ -69,7 +69,7 @@ class Door:
         self._broker = RabbitMQBroker.from_url(broker, name="the test at the door")
         self._channel: aio_pika.abc.AbstractChannel | None = None
         self._closing = AsyncExitStack()
-        self._dead = DeadQueue(self._broker, self.names, SystemClock(), lifetime=None)
+        self.dead = DeadQueue(self._broker, self.names, SystemClock(), lifetime=None)
 
     def start(self, *kinds: str, intakes: int = 1) -> None:
         """One process for each of these actors, and so many intakes."""
@@ -114,7 +114,7 @@ class Door:
             found.append(letter)
             return True
 
-        await self._dead.look(see)
+        await self.dead.look(see)
         return found
 
     async def waiting(self) -> int:

@@ -9,7 +9,7 @@ from typing import Any
 from hypothesis import strategies as st
 from msgspec import Struct
 
-SUBMIT, JOBS, CONTROL, EVENTS = "submit", "jobs", "control", "events"
+SUBMIT, JOBS, CONTROL, EVENTS, DEAD = "submit", "jobs", "control", "events", "dead"
 
 
 class Case(Struct, frozen=True):
@@ -84,7 +84,7 @@ def bundle(draw: st.DrawFn) -> str:
     ticket = {
         "id": f"ticket-{draw(st.uuids())}", "queue": "images", "task": "work", "created_at": 1_790_000_000_000,
         "dispatch": 1, "args": [0, False], "kwargs": {}, "priority": 5, "retries": 1, "backoff": 1, "timeout": 1000,
-        "meta": {}, "expires_at": None, "traceparent": "x",
+        "meta": {}, "expires_at": None, "traceparent": "x", "v": 1,
     }  # fmt: skip
     tickets = "[" + ",".join(draw(st.lists(mutated(ticket), min_size=1, max_size=3))) + "]"
     outer = {"v": 1, "epoch": "fuzz", "at": 1_790_000_000_000}
@@ -114,4 +114,5 @@ cases = (
     | _case(JOBS, json_text)
     | _case(CONTROL, command)
     | _case(EVENTS, event)
+    | _case(DEAD, json_text)
 )

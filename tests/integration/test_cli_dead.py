@@ -20,14 +20,14 @@ from integration.cli_process import Cli, Place
 HOSTILE = b"\xff\x1b]0;owned\x07\r\n{}"
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def place(redis_url: str, amqp_url: str) -> Iterator[Place]:
     place = Place(redis_url=redis_url, amqp_url=amqp_url)
     yield place
     place.delete("emails")
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def cli(place: Place, amqp_url: str) -> Cli:
     """With three letters: one that is no text, one that is no JSON, one with a member too many."""
     bodies = [HOSTILE, b"nope", b'{"task": "x", "\\u001b[31m": 1, "id": "third"}']
@@ -83,7 +83,18 @@ def test_nothing_of_a_letter_reaches_the_terminal_unescaped(cli: Cli) -> None:
         assert "\r" not in shown
 
 
+def test_what_changes_something_says_what_and_is_confirmed(cli: Cli) -> None:
+    assert cli.run("dead", "delete").code == 2
+    assert "--all" in cli.run("dead", "delete").stderr
+    assert "--yes" in cli.run("dead", "requeue", "--all").stderr
+    assert cli.run("dead", "show", "not-there").code == 1
+    assert cli.run("dead", "delete", "not-there").code == 1
+    assert cli.run("dead", "list", variables={"CALLBOARD_BROKER": "memory://"}).code == 2
+    assert len(listed(cli)) == 3
+
+
 def test_letters_go_back_are_exported_and_deleted(cli: Cli, tmp_path: Path) -> None:
+    """The last of them: none is left."""
     file = tmp_path / "letters.jsonl"
     cli.ok("dead", "export", "--output", str(file))
     lines = [json.loads(line) for line in file.read_text().splitlines()]
@@ -95,13 +106,3 @@ def test_letters_go_back_are_exported_and_deleted(cli: Cli, tmp_path: Path) -> N
     assert cli.ok("dead", "delete", letter["id"]).stdout == "deleted 1\n"
     assert cli.ok("dead", "delete", "--all", "--yes", "--json").json == {"deleted": 1}
     assert counts(cli) == {}
-
-
-def test_what_changes_something_says_what_and_is_confirmed(cli: Cli) -> None:
-    assert cli.run("dead", "delete").code == 2
-    assert "--all" in cli.run("dead", "delete").stderr
-    assert "--yes" in cli.run("dead", "requeue", "--all").stderr
-    assert cli.run("dead", "show", "not-there").code == 1
-    assert cli.run("dead", "delete", "not-there").code == 1
-    assert cli.run("dead", "list", variables={"CALLBOARD_BROKER": "memory://"}).code == 2
-    assert len(listed(cli)) == 3

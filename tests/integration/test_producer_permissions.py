@@ -125,6 +125,21 @@ async def test_the_policy_puts_aside_what_is_delivered_too_often(
     assert (letter.body, letter.properties["message_id"], letter.complete) == (b"again and again", "m-1", True)
 
 
+async def test_a_policy_gives_the_letters_that_rabbitmq_adds_an_age(
+    server: RabbitMQServer, broker: RabbitMQBroker
+) -> None:
+    given = commands("set_policy callboard-dead")
+    await asyncio.to_thread(server.ctl, *[part.replace("1209600000", "500") for part in given])
+    async with await aio_pika.connect(server.url) as connection:
+        channel = await connection.channel()
+        exchange = await channel.get_exchange(NAMES.dead, ensure=False)
+        await exchange.publish(aio_pika.Message(b"of no age", delivery_mode=2), "emails")
+    async with asyncio.timeout(60):
+        while await ready(broker, NAMES.dead):
+            await asyncio.sleep(0.1)
+    await asyncio.to_thread(server.ctl, "clear_policy", "callboard-dead")
+
+
 MARK = b"<what ends a connection>"
 
 
@@ -163,7 +178,7 @@ async def isolate(broker: RabbitMQBroker, server: RabbitMQServer, place: Place, 
             await submit(server, names, [(body, {}) for body in bodies[:60]] + [(killer, forged)])
             async with running(app, actors=["intake"]):
                 await submit(server, names, [(body, {}) for body in bodies[60:]])
-                async with asyncio.timeout(60 + 6 * limit):
+                async with asyncio.timeout(180 + 6 * limit):
                     while not (aside := await letters(broker, names)) or await ready(broker, names.intake):
                         await asyncio.sleep(0.2)
             recorded = await app.connections.store.get(Inspection).get("emails", ids)

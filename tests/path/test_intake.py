@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -284,12 +285,14 @@ async def test_a_requeued_letter_comes_as_it_was_and_under_its_id(app: Callboard
     assert (letter.reason, letter.properties["message_id"]) == ("content-type", "late-1")
 
 
-async def test_what_is_refused_again_is_requeued_once(stranger: Stranger) -> None:
+async def test_what_is_refused_again_is_requeued_once_and_no_faster_than_asked_for(stranger: Stranger) -> None:
     for number in range(3):
         await stranger.submit(b"%d" % number)
     before = {letter.id for letter in await stranger.letters(3)}
+    began = time.monotonic()
     # Slower than the intake, which puts each aside again while the next one waits.
     done = await stranger.dead.requeue(Filter(reasons=("wrong-type",)), limit=10, rate=10)
+    assert time.monotonic() - began >= 0.2
 
     after = await stranger.letters(3)
     assert (done.sent, sorted(letter.body for letter in after)) == (3, [b"0", b"1", b"2"])
