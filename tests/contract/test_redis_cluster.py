@@ -25,7 +25,7 @@ from redis_space import RedisSpace
 
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisCluster]:
-    cluster = require(lambda: RedisCluster(tmp_path_factory.mktemp("cluster"), masters=3))
+    cluster = require(lambda: RedisCluster(tmp_path_factory.mktemp("cluster"), masters=3, appendonly="no"))
     with cluster:
         yield cluster
 
