@@ -6,23 +6,19 @@
 Any number of replicas: `take_due` hands each job to one of them, and `Turns` keeps the others from asking for it at the
 same moment. A crash between `take_due` and the publish leaves the outbox entry, which a relay sends.
 
-Jobs are taken while earlier ones are being published, since a broker may take long to confirm, and the next job is due
-all the same; but never more than MAX_SENDS batches ahead of it. So a backlog goes out as fast as the broker takes it,
-and only that many batches of it are held here.
+Jobs are taken while earlier ones are being published (`Outgoing`): of a backlog, however large, only a few batches are
+held here, and it goes out as fast as the broker takes it.
 """
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Sequence
-
-from ..metadata.contract import MAX_BATCH, Delays, Jobs, QueueControl, Ready
+from ..metadata.contract import MAX_BATCH, Delays, Jobs, QueueControl
 from ..runtime.actor import Consumes, Stage
+from ..runtime.outgoing import Outgoing
 from ..runtime.rounds import RoundsActor
 from ..runtime.turns import Turns
 from ..runtime.wire import Command
 
-MAX_SENDS = 8
 TIMER_SECONDS = 0.0007  # clocks count whole milliseconds, and timers wait for up to one more than they were told
 MAX_CLOCK_GAP_MS = 2000
 
@@ -41,16 +37,14 @@ class DelayedScanner(RoundsActor):
         self._behind = 0  # ms by which the store's clock is behind ours: the later of the two has to reach a due time
         self._look_now = True
         self._look_again = 0.0  # when to look whatever is known, by the clock's `elapsed`
-        self._sends: set[asyncio.Task[None]] = set()
+        self._outgoing = Outgoing(stage)
         self._gap_told = False
 
     async def run(self) -> None:
-        async with asyncio.TaskGroup() as self._group:
+        try:
             await super().run()
-            if self._sends:
-                await self.stage.within_grace(asyncio.wait(self._sends))
-            for task in self._sends:
-                task.cancel()
+        finally:
+            await self._outgoing.end()
 
     def receive(self, command: Command) -> None:
         if command.run_at is None or command.queue not in self.queues:
@@ -70,8 +64,6 @@ class DelayedScanner(RoundsActor):
     async def round(self) -> float:
         if (pause := self._pause()) > 0:  # a command has told of a job that is not due yet
             return pause
-        if len(self._sends) >= MAX_SENDS:
-            await asyncio.wait(self._sends, return_when=asyncio.FIRST_COMPLETED)
         # Commands that come during the look are about what it may not have seen.
         expected, self._next, self._look_now = self._next, None, False
         self._look_again = self.stage.clock.elapsed() + self.stage.settings.scan_interval
@@ -82,9 +74,7 @@ class DelayedScanner(RoundsActor):
         self._note_gap(due.gap)
         if due.ready:
             self._turns.got_some()
-            task = self._group.create_task(self._send(due.ready))
-            self._sends.add(task)
-            task.add_done_callback(self._sends.discard)
+            await self._outgoing.send(due.ready)
         elif expected is not None and expected + self._behind <= now:
             self._turns.came_late()
         if due.next_due is not None:
@@ -100,9 +90,6 @@ class DelayedScanner(RoundsActor):
             return longest
         left = (self._next - self.stage.clock.now() + self._behind) / 1000 + self._turns.wait
         return min(longest, left - TIMER_SECONDS)
-
-    async def _send(self, ready: Sequence[Ready]) -> None:
-        await self.stage.dispatcher.send(ready)
 
     def _note_gap(self, gap: int) -> None:
         self._behind = max(0, -gap)

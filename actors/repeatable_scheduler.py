@@ -6,7 +6,8 @@
     -> fire: only if nobody else has: the jobs, under the ids of their occurrences, and the next run, in one step
     -> publish -> published; cancel what the new run replaces; tell
 
-Between `due` and `fire` nothing is held, so replicas race, and `fire` lets one win each run.
+Between `due` and `fire` nothing is held, so replicas race, and `fire` lets one win each run; `Turns` keeps those
+that lost from racing the next time.
 
     a crash, or a lost reply, between      leaves                                  mended by
     due .. fire                            nothing                                 any scheduler: it is still due
@@ -30,6 +31,7 @@ from ..metadata.schedules import Fire, Fired, Schedules
 from ..runtime.actor import Consumes, Stage
 from ..runtime.firing import Decision, decide, wants_ends
 from ..runtime.known_queues import KnownQueues
+from ..runtime.outgoing import Outgoing
 from ..runtime.rounds import RoundsActor
 from ..runtime.schedule_record import (
     ReadSchedule,
@@ -40,6 +42,7 @@ from ..runtime.schedule_record import (
     read_schedule,
 )
 from ..runtime.triggers import Fate
+from ..runtime.turns import Turns
 from ..runtime.wire import Command, Event
 
 IDLE_SECONDS = 12.0  # changes wake us; this is for a change whose command was lost
@@ -74,6 +77,15 @@ class RepeatableScheduler(RoundsActor):
         self._idle = False
         self._commanded = False
         self._gap_told = False
+        self._turns = Turns(stage.random)
+        self._outgoing = Outgoing(stage)
+        self._fired = 0  # in this round
+
+    async def run(self) -> None:
+        try:
+            await super().run()
+        finally:
+            await self._outgoing.end()
 
     def receive(self, command: Command) -> None:
         self._commanded = True
@@ -97,13 +109,18 @@ class RepeatableScheduler(RoundsActor):
             0, -due.gap
         )  # the later of the two clocks has to reach a run: that of the store may be behind ours
         next_runs = [] if due.next_due is None else [due.next_due]
+        self._fired = 0
         for queue in dict.fromkeys(schedule.queue for schedule in due.schedules):
             ours = [schedule for schedule in due.schedules if schedule.queue == queue]
             next_runs += await self._fire(queue, ours, self.stage.clock.now() - behind)
+        if self._fired:
+            self._turns.got_some()
+        elif due.schedules:
+            self._turns.came_late()
         if not next_runs:
             self._idle = True
             return IDLE_SECONDS
-        left = (min(next_runs) - self.stage.clock.now() + behind) / 1000
+        left = (min(next_runs) - self.stage.clock.now() + behind) / 1000 + self._turns.wait
         self._idle = left > IDLE_SECONDS
         return min(IDLE_SECONDS, max(left, 0.0 if due.schedules else 0.001))
 
@@ -117,8 +134,8 @@ class RepeatableScheduler(RoundsActor):
             ready = [
                 one for attempt, answer in zip(batch, answers, strict=True) for one in self._ready(attempt, answer)
             ]
-            if ready:
-                await self.stage.dispatcher.send(ready)
+            await self._outgoing.send(ready)
+            self._fired += sum(answer.fire is Fire.FIRED for answer in answers)
             for attempt, answer in zip(batch, answers, strict=True):
                 if answer.fire is Fire.FIRED and attempt.read is not None and attempt.decision is not None:
                     await self._cancel(attempt.read, attempt.decision, now)
