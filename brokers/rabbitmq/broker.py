@@ -14,6 +14,7 @@ import asyncio
 import logging
 import secrets
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from importlib.metadata import version
 from itertools import count
 from random import Random
 from typing import ClassVar, Self
@@ -37,13 +38,15 @@ log = logging.getLogger(__name__)
 
 class RabbitMQBroker:
     """`url`: amqp://user:password@host:port/vhost, or amqps:// with aiormq's query (cafile, certfile, keyfile ...);
-    `?frames=` as framing.py says."""
+    `?frames=` as framing.py says. `installed` tells a package's version."""
 
     scheme: ClassVar[str] = "amqp"
     shared: ClassVar[bool] = True
 
-    def __init__(self, url: str, *, name: str, random: Random | None = None) -> None:
-        self._url, self._frames = frames_for(parse_url(url))
+    def __init__(
+        self, url: str, *, name: str, random: Random | None = None, installed: Callable[[str], str] = version
+    ) -> None:
+        self._url, self.frames = frames_for(parse_url(url), installed=installed)
         self._masked = masked(self._url)
         self._random = random or Random()
         self._boot = secrets.token_hex(8)
@@ -146,7 +149,7 @@ class RabbitMQBroker:
 
     def _keeper(self, name: str, set_up: Callable[[Link], Awaitable[None]]) -> Keeper:
         return Keeper(
-            connect=lambda: Link(self._url, frames=self._frames, name=name, changed=self._tell),
+            connect=lambda: Link(self._url, frames=self.frames, name=name, changed=self._tell),
             set_up=set_up,
             changed=self._tell,
             random=self._random,

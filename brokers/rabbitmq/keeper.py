@@ -58,6 +58,7 @@ class Keeper:
         self._changed = changed
         self._backoff = Backoff(random)
         self._task: asyncio.Task[None] | None = None
+        self._closing = False
 
     @property
     def ready(self) -> bool:
@@ -66,11 +67,13 @@ class Keeper:
 
     async def open(self) -> None:
         """The first connection; BrokerUnavailable where it fails. From then on it is kept up."""
+        self._closing = False
         await self._connect_once()
         self._task = asyncio.get_running_loop().create_task(self._keep())
         self._task.add_done_callback(report)
 
     async def close(self) -> None:
+        self._closing = True
         if self._task is not None:
             self._task.cancel()
             await asyncio.wait([self._task])
@@ -92,7 +95,8 @@ class Keeper:
 
     async def _keep(self) -> None:
         loop = asyncio.get_running_loop()
-        while True:
+        # A cancellation that meets the failure of a connection attempt comes out of aiormq as that failure.
+        while not self._closing:
             if self.link is not None:
                 since = loop.time()
                 await asyncio.wait([self.link.lost])  # which does not cancel it together with this task

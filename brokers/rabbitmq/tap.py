@@ -60,7 +60,7 @@ class Tap(asyncio.StreamReaderProtocol):
         self._channels: dict[int, Taker] = {}
         self._rest = b""
         self._amqp = False
-        self._passed_at = 0.0
+        self._passed_at = loop.time()
         self._transport_in_use: asyncio.WriteTransport | None = None
 
     def listen(self, channel: int, taker: Taker) -> None:

@@ -90,6 +90,14 @@ class RawPublisher:
         confirm = await self._answer()
         assert isinstance(confirm, commands.Basic.Ack), confirm
 
+    async def publish_named(self, exchange: str, routing_key: bytes, body: bytes) -> None:
+        """With a routing key of any bytes and no properties; returns once it is confirmed."""
+        method = struct.pack(">HHH", 60, 40, 0) + text(exchange.encode()) + text(routing_key) + b"\0"
+        for kind, payload in ((1, method), (2, struct.pack(">HHQH", 60, 0, len(body), 0)), (3, body)):
+            self._writer.write(struct.pack(">BHI", kind, 1, len(payload)) + payload + END)
+        confirm = await self._answer()
+        assert isinstance(confirm, commands.Basic.Ack), confirm
+
     def _send(self, channel: int, method: frame.base.Frame) -> None:
         self._writer.write(frame.marshal(method, channel))
 

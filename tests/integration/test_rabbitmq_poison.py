@@ -5,11 +5,12 @@ from __future__ import annotations
 import secrets
 from collections.abc import AsyncIterator
 
+import aiormq
 import pamqp.frame
 import pytest
 
 from callboard.brokers.rabbitmq import RabbitMQBroker
-from callboard.brokers.topology import Queue, Topology
+from callboard.brokers.topology import Binding, Exchange, Queue, Topology
 from callboard.runtime.testing.broker_stage import Inbox, acknowledge
 from integration.raw_amqp import KILLERS, ODD, RawPublisher
 
@@ -51,6 +52,29 @@ async def test_between_good_messages_each_bad_one_arrives_and_the_connection_sta
         if "x-undecodable" in delivery.headers:
             assert 0 < len(delivery.headers["x-undecodable"]) <= 200
             assert (delivery.message_id, delivery.content_type) == (None, None)
+
+
+async def test_a_routing_key_that_is_not_utf8_arrives_with_replacements(
+    broker: RabbitMQBroker, queue: str, amqp_url: str
+) -> None:
+    changes: list[bool] = []
+    broker.watch(changes.append)
+    exchange = Exchange(f"{queue}.topic", "topic")
+    await broker.declare(Topology(exchanges=(exchange,), bindings=(Binding(queue, exchange.name, "#"),)))
+    inbox = Inbox(acknowledge)
+    await broker.consume(queue, inbox, prefetch=5)
+    keys = (b"\xff\xfe.key", b"\xff" * 255, "schlüssel".encode())
+    async with RawPublisher(amqp_url) as raw:
+        for key in keys:
+            await raw.publish_named(exchange.name, key, b"body")
+    deliveries = await inbox.take(3)
+    assert deliveries[0].routing_key == "\ufffd\ufffd.key"
+    assert set(deliveries[1].routing_key) == {"\ufffd"}
+    assert deliveries[2].routing_key == "schlüssel"
+    assert changes == []
+    connection = await aiormq.connect(amqp_url)
+    await (await connection.channel()).exchange_delete(exchange.name)
+    await connection.close()
 
 
 async def test_a_plain_aio_pika_consumer_in_the_same_process_is_not_affected(broker: RabbitMQBroker) -> None:
