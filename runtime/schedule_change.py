@@ -63,7 +63,7 @@ def members(read: ReadSchedule) -> dict[str, Any]:
         window |= {name: None if moment is None else str(moment) for name, moment in _ends(given).items()}
     told = {name: value for name, value in window.items() if value is not None}
     named = {} if read.definition.name is None else {"name": read.definition.name}
-    return {**info.job_def, **told, **named, "policy": info.policy}
+    return {**info.job_def, **told, **named, **info.policy}
 
 
 def difference(read: ReadSchedule, new: NewSchedule) -> dict[str, tuple[Any, Any]]:
@@ -156,7 +156,9 @@ def _changed_trigger(given: Trigger, changes: Mapping[str, Any]) -> Trigger:
 def written(schedule: Mapping[str, Any]) -> dict[str, object]:
     """Members as they come back from a store, so that equal ones are equal: durations in seconds, moments and triggers
     and policies as JSON; without what says nothing."""
-    return {str(name): _plain(name, value) for name, value in schedule.items() if value is not None}
+    policy = schedule.get("policy")
+    plain = {**schedule, **(policy_members(policy) if isinstance(policy, Policy) else policy or {})}
+    return {str(name): _plain(name, value) for name, value in plain.items() if value is not None and name != "policy"}
 
 
 def _plain(name: str, value: object) -> object:
@@ -165,8 +167,6 @@ def _plain(name: str, value: object) -> object:
             return value.total_seconds()
         case datetime():
             return str(checked_moment(value, name))
-        case Policy():
-            return {key: one for key, one in msgspec.json.decode(encode_policy(value)).items() if key != "version"}
         case Backoff():
             return msgspec.json.decode(msgspec.json.encode(value))
         case str() | int() | float() | bool():

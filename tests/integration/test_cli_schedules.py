@@ -101,7 +101,7 @@ def test_a_schedule_is_added_and_updated_by_options(cli: Cli) -> None:
     assert cli.ok("schedules", "show", "daily", "--json").json == shown
     changes = cli.ok(*change, "--json").json["changes"]
     assert changes["args"] == {"before": [1, 2], "after": [3, 4]}
-    assert changes["policy"]["after"]["max_instances"] is None
+    assert changes["max_instances"] == {"before": 2, "after": None}
     again = cli.ok(*change)
     assert (again.stdout, again.stderr) == ("", "callboard: it is like that already\n")
     assert cli.run("schedules", "update", "nothing", "--every", "60").code == 1
