@@ -37,6 +37,7 @@ from .queue import Queue
 from .retry import RetryPolicy
 from .settings import Retain, Settings, load_settings
 from .task import Task, default_name
+from .tracing import make_tracing
 from .triggers import Policy
 from .wire import ABSENT, Body, encode, encode_body
 
@@ -75,6 +76,7 @@ class Callboard:
         self._given = {"broker": broker, "store": store, **settings}
         self.settings: Settings = load_settings(**self._given)
         self.clock: Clock = clock or SystemClock()
+        self.tracing = make_tracing(self.settings.tracing)
         self.tasks: dict[str, Task[..., Any]] = {}
         self.declared_schedules: dict[tuple[str, str], DeclaredSchedule] = {}  # by queue and id
         self.local_schedules = LocalSchedules(self)
@@ -92,6 +94,7 @@ class Callboard:
             raise ConfigurationError("the app is open; configure it before")
         given = {**self._given, **settings}
         self.settings = load_settings(**given)
+        self.tracing = make_tracing(self.settings.tracing)
         self._given = given
 
     def twin(self) -> Callboard:
@@ -308,6 +311,7 @@ class Callboard:
             backoff=ABSENT if options.backoff is None else Raw(encode(options.backoff.to_json())),
             timeout=options.timeout_ms,
             meta=Raw(_encode_meta(options.meta)) if options.meta else ABSENT,
+            traceparent=None if self.tracing is None else self.tracing.current(),
         )
         payload = encode_body(body)
         if len(payload) > self.settings.payload_limit:

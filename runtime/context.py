@@ -32,6 +32,7 @@ class Context:
         "meta",
         "queue",
         "task",
+        "traceparent",
         "worker",
     )
 
@@ -49,6 +50,7 @@ class Context:
         report: Callable[[Any], None],
         lease_is_certain: Callable[[], bool],
         app: Callboard | None = None,
+        traceparent: str | None = None,
     ) -> None:
         self.job_id = job_id
         self.queue = queue
@@ -58,6 +60,7 @@ class Context:
         self.fence = fence
         self.worker = worker
         self.meta = meta
+        self.traceparent = traceparent
         self._app = app
         self._report = report
         self._lease_is_certain = lease_is_certain
@@ -89,8 +92,11 @@ class Context:
 
     @property
     def logger(self) -> logging.LoggerAdapter[logging.Logger]:
-        """Writes to `callboard.task.<task>`, with the job, queue and attempt as extra fields."""
-        extra = {"job": self.job_id, "queue": self.queue, "attempt": self.attempt}
+        """Writes to `callboard.task.<task>`, with the job, queue and attempt as extra fields, and the trace's id where
+        the job came with one."""
+        extra: dict[str, object] = {"job": self.job_id, "queue": self.queue, "attempt": self.attempt}
+        if self.traceparent is not None:
+            extra["trace"] = self.traceparent[3:35]
         return logging.LoggerAdapter(logging.getLogger(f"callboard.task.{self.task}"), extra)
 
     @property

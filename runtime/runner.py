@@ -71,7 +71,13 @@ class Runner:
         # A thread can only be asked; it is left alone while there is hope that it ends.
         run.interrupt = lambda: current.cancel() if not in_thread or run.interruption is Interruption.STOPPING else None
         try:
-            result = await executor.run(self._call(run, task, run.context))
+            call = self._call(run, task, run.context)
+            if self._app.tracing is None:
+                result = await executor.run(call)
+            else:
+                result = await self._app.tracing.run(
+                    run.ticket, run.queue, run.claimed.attempt, run.boot, lambda: executor.run(call)
+                )
         except asyncio.CancelledError as error:
             current.uncancel()
             if run.interruption is None:  # the handler's own doing
@@ -137,6 +143,7 @@ class Runner:
             report=lambda value: self._report(run, value),
             lease_is_certain=self._lease_is_certain,
             app=self._app,
+            traceparent=ticket.traceparent,
         )
 
     # --- how it ended ---

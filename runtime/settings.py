@@ -64,6 +64,8 @@ class Settings(BaseSettings):
     health_port: int | None = Field(None, ge=1, le=65535)
     stuck_after_seconds: float = Field(30.0, ge=0.5, le=3600)
 
+    tracing: bool = False
+
     payload_limit: int = Field(1024 * 1024, ge=256, le=15 * 1024 * 1024)
     result_limit: int = Field(1024 * 1024, ge=2, le=15 * 1024 * 1024)
     intake_body_limit: int = Field(1024 * 1024, ge=256, le=16 * 1024 * 1024)

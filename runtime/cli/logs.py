@@ -41,7 +41,9 @@ class LineFormatter(logging.Formatter):
         text = self.formatMessage(record) + printable(record.getMessage())
         job = getattr(record, "job", None)  # of a task's own logger, see Context.logger
         if job is not None:
-            text += printable(f" [job {job} attempt {getattr(record, 'attempt', '?')}]")
+            trace = getattr(record, "trace", None)
+            traced = f" trace {trace}" if trace else ""
+            text += printable(f" [job {job} attempt {getattr(record, 'attempt', '?')}{traced}]")
         if record.exc_info:
             trace = printable(self.formatException(record.exc_info), newlines=True)
             text += "".join(f"\n  | {line}" for line in trace.splitlines())

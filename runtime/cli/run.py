@@ -19,6 +19,7 @@ from ..errors import ConfigurationError
 from ..job_id import check_queue
 from ..registry import actor_names, find_actor, make_store
 from ..settings import Settings
+from ..tracing import export_spans
 from ..urls import masked, scheme_of
 from .failures import OK, ending
 from .logs import LogLevel, log_to
@@ -174,6 +175,7 @@ def serve(app: Callboard, kinds: Sequence[str], options: Options, *, parent: Par
     actors: list[type[Actor]] = [find_actor(kind) for kind in kinds]
     deployment = Deployment(app, actors, options, watched=True)
     _announce(app.settings, kinds)
+    flush = export_spans("callboard " + " ".join(kinds)) if app.settings.tracing else None
     with asyncio.Runner(loop_factory=loop_factory()) as runner:
         code = 1
         try:
@@ -185,6 +187,8 @@ def serve(app: Callboard, kinds: Sequence[str], options: Options, *, parent: Par
             leaving.daemon = True
             leaving.start()
     leaving.cancel()
+    if flush is not None:
+        flush()
     log.info("ended in order")
 
 
