@@ -6,6 +6,7 @@ import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
+from uuid import uuid4
 
 import aiormq
 
@@ -23,8 +24,8 @@ class Place:
         self.broker = broker
         self.store = store
         self.shared = not store.startswith("memory")
-        self._space = _space_on(store)
-        self.namespace = self._space.namespace
+        self._space = _space_on(store) if self.shared else None
+        self.namespace = self._space.namespace if self._space else f"test-{uuid4().hex}"
         self.errors: list[str] = []
         self._queues: set[str] = set()
 
@@ -56,7 +57,7 @@ class Place:
             assert not faults, faults
 
     async def clean(self) -> None:
-        if not self.shared:
+        if self._space is None:
             return
         names = Names(self.namespace)
         connection = await aiormq.connect(self.broker)
