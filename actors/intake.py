@@ -14,14 +14,16 @@ crash leaves between any two steps:
 A submission whose jobs have no id, and which came without a message_id, cannot be recognised when it comes again: a
 second job, then. Ids are never derived from the content, since equal bodies are legal.
 
-Replicas share the queue. What one holds in memory is bounded: prefetch times the limit of a body.
+Replicas share the queue. What one holds in memory is bounded: prefetch times the limit of a body, and what is made of
+a thousand jobs, or of one array, in each batch.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import islice
 
 from ..brokers.contract import BODY_KEPT, Consumer
 from ..brokers.errors import BrokerUnavailable
@@ -40,6 +42,9 @@ from ..runtime.submission import Refused, Submission, SubmissionReader
 MAX_PREFETCH = 256
 BATCH = 64  # submissions that are recorded together
 BATCHES = 4  # of them under way at a time
+PARTS = 1024  # jobs, or what is none, of a batch that are worked on together; an array may hold thousands
+LETTERS = 256  # that are published at a time
+REPLACED = 8
 LARGE = 16 * 1024  # bytes; after a body of that size others of the loop have their turn
 
 Outcome = Enqueued | Refusal
@@ -65,25 +70,34 @@ class Intake(Actor):
         self._arrived = asyncio.Event()
         self._switch = asyncio.Event()
         self._room = asyncio.Semaphore(BATCHES)
+        self._batches: set[asyncio.Task[None]] = set()
         self._idle = asyncio.Event()
         self._idle.set()
         self._known_queues: set[str] = set()
         self._refused_a_reply = False
         self._consumer: Consumer | None = None
+        self._replaced: deque[Consumer] = deque(maxlen=REPLACED)  # whose last deliveries may not be settled yet
         self._consumed_with = 0
 
     async def run(self) -> None:
         stage = self.stage
         stage.broker.watch(self._connection_changed)
-        async with asyncio.TaskGroup() as group:
-            consuming = group.create_task(self._keep_consuming())
-            taking = group.create_task(self._take(group))
-            await stage.stopping.wait()
-            consuming.cancel()
-            if self._consumer is not None:
-                await self._consumer.cancel(requeue=False)
-            await stage.within_grace(self._idle.wait())
-            taking.cancel()
+        try:
+            async with asyncio.TaskGroup() as group:
+                consuming = group.create_task(self._keep_consuming())
+                taking = group.create_task(self._take(group))
+                await stage.stopping.wait()
+                consuming.cancel()
+                if self._consumer is not None:
+                    await self._consumer.cancel(requeue=False)
+                await stage.within_grace(self._idle.wait())
+                for task in (taking, *self._batches):
+                    task.cancel()
+        finally:
+            # Also when the actor failed: what a consumer left behind holds would be nobody's.
+            for consumer in [*self._replaced, *filter(None, [self._consumer])]:
+                await consumer.cancel()
+            self._consumer = None
 
     # --- deliveries in ---
 
@@ -109,6 +123,7 @@ class Intake(Actor):
             return
         if self._consumer is not None:  # before the next connection starts it again with what it had
             consumer, self._consumer = self._consumer, None
+            self._replaced.append(consumer)
             await consumer.cancel(requeue=False)
         await broker.declare(names.exchanges())
         try:
@@ -168,25 +183,38 @@ class Intake(Actor):
             while self._inbox:
                 await self._room.acquire()
                 batch = [self._inbox.popleft() for _ in range(min(BATCH, len(self._inbox)))]
-                group.create_task(self._take_in(batch))
+                task = group.create_task(self._take_in(batch))
+                self._batches.add(task)
+                task.add_done_callback(self._batches.discard)
 
     async def _take_in(self, batch: Sequence[Delivery]) -> None:
         try:
-            submissions = []
+            read: list[Submission] = []
+            parts = 0
             for delivery in batch:
-                if not delivery.lost:
-                    submissions.append(self._reader.read(delivery))
-                if delivery.size > LARGE:
+                if delivery.lost:
+                    continue
+                submission = self._reader.read(delivery)
+                read.append(submission)
+                parts += len(submission.parts)
+                if parts >= PARTS:
+                    await self._finish(read)
+                    read, parts = [], 0
+                elif delivery.size > LARGE:
                     await asyncio.sleep(0)
-            submissions, outcomes = await self._record(submissions)
-            await self._put_aside(submissions, outcomes)
-            await self._reply(submissions, outcomes)
-            for submission in submissions:
-                self._settle(submission.delivery)
+            if read:
+                await self._finish(read)
         finally:
             for delivery in batch:
                 self._forget(delivery)
             self._room.release()
+
+    async def _finish(self, submissions: list[Submission]) -> None:
+        submissions, outcomes = await self._record(submissions)
+        await self._put_aside(submissions, outcomes)
+        await self._reply(submissions, outcomes)
+        for submission in submissions:
+            self._settle(submission.delivery)
 
     async def _record(self, submissions: list[Submission]) -> tuple[list[Submission], list[list[Outcome]]]:
         """What became of each part of each submission, once it is recorded. Those whose delivery was lost meanwhile are
@@ -248,16 +276,16 @@ class Intake(Actor):
         )
 
     async def _put_aside(self, submissions: Sequence[Submission], outcomes: Sequence[Sequence[Outcome]]) -> None:
-        letters = [
+        letters = (
             letter for one, became in zip(submissions, outcomes, strict=True) for letter in _letters(one, became)
-        ]
-        if letters:
-            self.stage.log.info("puts aside %d, the first for %s", len(letters), letters[0].reason)
-        failures = 0
-        while letters := await self._dead.keep(letters):  # an outage ends, or somebody ends the process
-            failures += 1
-            await self.stage.clock.sleep(self.stage.backoff(failures, cap=2.0))
-            letters = [letter for letter in letters if not letter.delivery.lost]  # those come again
+        )
+        while some := list(islice(letters, LETTERS)):
+            self.stage.log.info("puts aside %d, the first for %s", len(some), some[0].reason)
+            failures = 0
+            while some := await self._dead.keep(some):  # an outage ends, or somebody ends the process
+                failures += 1
+                await self.stage.clock.sleep(self.stage.backoff(failures, cap=2.0))
+                some = [letter for letter in some if not letter.delivery.lost]  # those come again
 
     async def _reply(self, submissions: Sequence[Submission], outcomes: Sequence[Sequence[Outcome]]) -> None:
         messages = []
@@ -282,13 +310,14 @@ def _named(delivery: Delivery) -> str:
     return f"routing key {delivery.routing_key[:100]!r}, message_id {delivery.message_id!r}, {delivery.size} bytes"
 
 
-def _letters(submission: Submission, outcomes: Sequence[Outcome]) -> list[Letter]:
+def _letters(submission: Submission, outcomes: Sequence[Outcome]) -> Iterator[Letter]:
     refusals = {index: outcome for index, outcome in enumerate(outcomes) if isinstance(outcome, Refusal)}
     if not refusals:
-        return []
+        return
     delivery, bodies = submission.delivery, submission.bodies()
-    return [
-        Letter(
+    for index, refusal in refusals.items():
+        part = submission.parts[index]
+        yield Letter(
             queue=queue_of(delivery),
             body=bodies[index],
             size=len(bodies[index]) if submission.array else delivery.size,
@@ -296,7 +325,5 @@ def _letters(submission: Submission, outcomes: Sequence[Outcome]) -> list[Letter
             detail=refusal.message,
             path=refusal.path,
             delivery=delivery,
-            message_id=part.message_id if isinstance(part := submission.parts[index], Refused) else part.id,
+            message_id=part.message_id if isinstance(part, Refused) else part.id,
         )
-        for index, refusal in refusals.items()
-    ]

@@ -140,6 +140,11 @@ class SubmissionReader:
             raise _Refuse("payload-too-large", str(error), path) from None
         except InvalidJob as error:
             raise _Refuse("invalid-member", str(error), path) from None
+        except Exception as error:  # the types of a task's arguments are the app's own code, and may raise anything
+            if task not in self._app.tasks:
+                raise
+            said = f"the task's own check of its arguments raised {type(error).__name__}"
+            raise _Refuse("invalid-arguments", said, path) from None
         return _traced(job, delivery)
 
     def _queue(self, given: object, path: str, delivery: Delivery) -> str | None:

@@ -35,17 +35,24 @@ ACK_IS_SENT_SECONDS = 0.1  # what is acked in a tick of the loop is written at i
 
 
 class Moment(Struct, frozen=True):
-    """`nth`: the how manieth step of that name."""
+    """`nth`: the how manieth step of that name; 0: each."""
 
     step: str
     when: str  # "before" | "after"
     nth: int = 1
 
 
+def end_process() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
 class Steps:
-    def __init__(self, moment: Moment | None, trace: Path | None) -> None:
+    """`act` is done at the moment."""
+
+    def __init__(self, moment: Moment | None, trace: Path | None = None, act: Callable[[], None] = end_process) -> None:
         self._moment = moment
         self._trace = trace
+        self._act = act
         self._counts: dict[str, int] = {}
 
     def begin(self, step: str) -> int:
@@ -60,8 +67,8 @@ class Steps:
         self._reached(step, "after", count)
 
     def _reached(self, step: str, when: str, count: int) -> None:
-        if self._moment == Moment(step, when, count):
-            os.kill(os.getpid(), signal.SIGKILL)
+        if self._moment in (Moment(step, when, count), Moment(step, when, 0)):
+            self._act()
 
 
 class Stepping:
