@@ -6,7 +6,8 @@ A missing server fails the tests that need it where CI is set, and skips them, w
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from shutil import disk_usage
@@ -33,11 +34,28 @@ KINDS = {
     "house",
     "bench",
 }
+collect_ignore = ["example_plugins"]  # a distribution of its own, run as such by contract/test_third_party.py
 _used = pytest.StashKey[dict[str, str]]()
+_passed = pytest.StashKey[Counter[str]]()
+
+# What a test ran on, by its class of the conformance suite or its place of the path suite.
+PLACES = {
+    "contract/test_stores.py::TestMemoryStore": "memory",
+    "contract/test_redis.py::TestRedisStore": "Redis",
+    "contract/test_redis_cluster.py::TestRedisClusterStore": "Redis Cluster of three nodes",
+    "contract/test_mongo.py::TestMongoStandalone": "MongoDB standalone, PyMongo",
+    "contract/test_mongo.py::TestMongoReplicaSet": "MongoDB replica set, PyMongo",
+    "contract/test_mongo.py::TestMotorStandalone": "MongoDB standalone, Motor",
+    "contract/test_mongo.py::TestMotorReplicaSet": "MongoDB replica set, Motor",
+    "contract/test_brokers.py::TestMemoryBroker": "memory, broker",
+    "contract/test_brokers.py::TestRabbitMQBroker": "RabbitMQ, broker",
+    "contract/test_brokers.py::TestRabbitMQBrokerOnPlainFrames": "RabbitMQ by plain frames, broker",
+}
 
 
 def pytest_configure(config: pytest.Config) -> None:
     config.stash[_used] = {}
+    config.stash[_passed] = Counter()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -72,9 +90,29 @@ def pytest_testnodedown(node: Any) -> None:
         node.config.stash[_used][f"{name}, {node.gateway.id}"] = origin
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    report = yield
+    if report.when == "call" and report.passed and (suite := _suite_of(item)):
+        item.config.stash[_passed][suite] += 1
+    return report
+
+
+def _suite_of(item: pytest.Item) -> str | None:
+    part, _, _ = item.nodeid.rpartition("::")
+    if place := PLACES.get(part.removeprefix("tests/")):
+        return f"conformance on {place}"
+    if item.get_closest_marker("path") and isinstance(item, pytest.Function) and hasattr(item, "callspec"):
+        place = item.callspec.params.get("place")
+        return None if place is None else f"path of a job on {place}"
+    return None
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
     for name, origin in config.stash[_used].items():
         terminalreporter.write_line(f"{name}: {origin}")
+    for suite, passed in sorted(config.stash[_passed].items()):
+        terminalreporter.write_line(f"{passed:5} passed: {suite}")
 
 
 @pytest.fixture(scope="session")

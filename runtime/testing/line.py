@@ -1,4 +1,4 @@
-"""A TCP line between a client under test and its server, on which a request or a reply gets lost.
+"""A TCP line between a client under test and its server, which can be cut, or lose a request or a reply.
 
 async with Line("127.0.0.1", 6379) as line:
     ... a store that connects to 127.0.0.1:line.port, with a short timeout ...
@@ -38,6 +38,7 @@ class Line:
         self._to_come = 0  # requests until the one that is hit; 0: none is to be hit
         self._side = Side.REQUEST
         self._silent = False
+        self._refusing = False
         self._settled = asyncio.Event()
         self._links: set[_Link] = set()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -59,9 +60,15 @@ class Line:
         if self._silent:
             await self._settled.wait()
 
+    def cut(self) -> None:
+        """End every connection, and refuse new ones, until `mend`."""
+        self._refusing = True
+        for link in self._links:
+            link.end()
+
     def mend(self) -> None:
         """Connections that were hit end; everything gets through again."""
-        self._to_come, self._silent = 0, False
+        self._to_come, self._silent, self._refusing = 0, False, False
         for link in self._links:
             if link.hit:
                 link.end()
@@ -90,6 +97,8 @@ class Line:
         link = _Link(writer, onward_writer)
         self._links.add(link)
         try:
+            if self._refusing:
+                return
             await asyncio.gather(self._requests(link, reader), self._replies(link, onward_reader))
         except OSError:
             pass  # one end was reset: so is the other
