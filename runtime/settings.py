@@ -1,6 +1,6 @@
 """Settings: arguments first, then CALLBOARD_* in the environment, then files, then a callboard.toml in the working
-directory. The files are those of the folder that CALLBOARD_SECRETS_DIR names: callboard_broker, callboard_store and so on,
-as Docker and Kubernetes mount secrets.
+directory. The files are those of the folder that CALLBOARD_SECRETS_DIR names: callboard_broker, callboard_store and so
+on, as Docker and Kubernetes mount secrets.
 
 In the user's API durations are seconds; `Settings` holds them as they were given, and the properties below give
 milliseconds to whoever works with them.

@@ -1,11 +1,12 @@
-"""OpenTelemetry spans, where the setting `tracing` is on: one trace from whoever enqueued a job to what its task enqueues.
+"""OpenTelemetry spans, where the setting `tracing` is on: one trace from who enqueued a job to what its task enqueues.
 
     producer (any language)    the header `traceparent` of a submission, or the span that is current where a job is made
     the job                    carries it as its payload's `traceparent`, through delays, retries and relays
     worker                     runs it in a span "process <queue>", whose parent it is; jobs made there are its children
 
 The vocabulary is that of OpenTelemetry's conventions for messaging. Spans go to the tracer provider of the process; the
-commands `run` and `up` make one that exports by OTLP over HTTP, as OTEL_EXPORTER_OTLP_ENDPOINT and OTEL_SERVICE_NAME say.
+commands `run` and `up` make one that exports by OTLP over HTTP, as OTEL_EXPORTER_OTLP_ENDPOINT and OTEL_SERVICE_NAME
+say.
 Off, nothing of OpenTelemetry is imported.
 """
 

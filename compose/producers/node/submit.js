@@ -7,7 +7,8 @@ const [queue, id, task, args, delay = '0', key = id] = process.argv.slice(2)
   const replied = new Promise((resolve) => channel.consume('amq.rabbitmq.reply-to', resolve, { noAck: true }))
   const job = { id, task, args: JSON.parse(args), delay: Number(delay), deduplication: { id: key } }
   channel.publish(`${process.env.CALLBOARD_NAMESPACE || 'callboard'}.submit`, queue, Buffer.from(JSON.stringify(job)),
-    { contentType: 'application/json', persistent: true, mandatory: true, replyTo: 'amq.rabbitmq.reply-to' })
+    { contentType: 'application/json', persistent: true, mandatory: true, replyTo: 'amq.rabbitmq.reply-to',
+      headers: { traceparent: process.env.TRACEPARENT } })
   await channel.waitForConfirms()
   console.log((await replied).content.toString())
   await connection.close()
