@@ -15,7 +15,7 @@ from integration.cli_process import APP, Running, environment
 from path.place import Place
 
 SOON = 60.0
-AT_ONCE = 5.0  # under load; a scheduler that was not woken would sleep for 12 s. What it took is printed.
+AT_ONCE = 6.0  # under load; a scheduler that was not woken would sleep for 12 s. What it took is printed.
 PLACES = pytest.mark.parametrize("place", ["rabbitmq+redis", "rabbitmq+mongodb"], indirect=True)
 
 
@@ -61,7 +61,7 @@ async def test_what_is_changed_takes_effect_at_once(sums: Queue, named: str) -> 
     await asyncio.sleep(0.5)  # the scheduler has found nothing, and sleeps
     began, _ = await timed(sums.upsert_repeatable(**definition))
     job = await first_after(sums, began)
-    took["make"] = job.created_at.timestamp() - began - 1  # its first occurrence is a second after it was made
+    took["make"] = job.created_at.timestamp() - began  # its first occurrence is a second after it was made
 
     _, paused = await timed(sums.pause_repeatable(name))
     await asyncio.sleep(1.5)
@@ -69,7 +69,7 @@ async def test_what_is_changed_takes_effect_at_once(sums: Queue, named: str) -> 
 
     began, _ = await timed(sums.resume_repeatable(name))
     job = await first_after(sums, began)
-    took["resume"] = job.created_at.timestamp() - began - 1
+    took["resume"] = job.created_at.timestamp() - began  # until the next second of its grid
 
     began, updated = await timed(sums.update_repeatable(name, {"kwargs": {"left": 3, "right": 4}}))
     definition["kwargs"] = {"left": 3, "right": 4}
@@ -82,14 +82,14 @@ async def test_what_is_changed_takes_effect_at_once(sums: Queue, named: str) -> 
     definition = {"task_id": "cli.add", "cron": "* * * * * *"}
     name = name if isinstance(name, str) else definition
     job = await first_after(sums, again)
-    took["reschedule"] = job.created_at.timestamp() - again - 1
+    took["reschedule"] = job.created_at.timestamp() - again  # until the next second of the clock
 
     _, removed = await timed(sums.remove_repeatable(name))
     assert await sums.list_repeatables() == []
     await asyncio.sleep(1.5)
     assert await jobs_made_after(sums, removed) == [], "no occurrence after remove() has returned"
 
-    print({change: f"{seconds:.3f} s after its time" for change, seconds in took.items()})
+    print({change: f"its first job {seconds:.3f} s later" for change, seconds in took.items()})
     assert max(took.values()) < AT_ONCE
     jobs = await sums.get_jobs()
     assert len({job.id for job in jobs}) == len(jobs)
