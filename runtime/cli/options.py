@@ -25,8 +25,8 @@ Broker = Annotated[
         "--broker",
         metavar="URL",
         rich_help_panel=_PANEL,
-        help="Such as amqp://host:5672/. Other users of this machine can read command lines: "
-        "a URL with a password belongs into CALLBOARD_BROKER or callboard.toml.",
+        help="Such as amqp://host:5672/; ?frames=plain speaks through aiormq's own framing. Other users of this "
+        "machine can read command lines: a URL with a password belongs into CALLBOARD_BROKER or callboard.toml.",
     ),
 ]
 StoreUrl = Annotated[
