@@ -22,7 +22,7 @@ from pymongo.read_concern import ReadConcern
 from pymongo.read_preferences import ReadPreference
 from pymongo.write_concern import WriteConcern
 
-from ..errors import StoreUnavailable
+from ..errors import StoreRefused, StoreUnavailable
 from .address import Address
 from .failures import DUPLICATE, FAILURES, translated
 from .names import STORE
@@ -31,6 +31,7 @@ Document = dict[str, Any]
 Statement = UpdateOne | UpdateMany | DeleteOne | DeleteMany | ReplaceOne[Document] | InsertOne[Document]
 
 ONE_TRIP = 1_000  # documents that come with the first answer, as far as they fit in 16 MB; the server's default is 101
+LAYOUT = 1  # of documents; a number that changes when older versions could not read them
 WTIMEOUT = 5_000  # ms for a majority to acknowledge a write
 
 
@@ -95,17 +96,24 @@ class MongoConnection:
             await client.close()
 
     async def read_identity(self, epoch: str) -> None:
-        """The namespace's epoch and claim window; `epoch` and our own window where it is new."""
+        """The namespace's epoch and claim window; `epoch` and our own window where it is new. StoreRefused: it is kept
+        in another layout."""
         known = await self.find({"name": STORE}, limit=1)
         if not known:
             await self.update_one(
                 {"name": STORE},
-                {"$setOnInsert": {"state": STORE, "epoch": epoch, "claim_window": self.claim_window}},
+                {"$setOnInsert": {"state": STORE, "epoch": epoch, "claim_window": self.claim_window, "layout": LAYOUT}},
                 upsert=True,
             )
             known = await self.find({"name": STORE}, limit=1)
         if not known:
             raise StoreUnavailable(self.name, "its first document is not acknowledged by a majority yet")
+        layout = known[0].get("layout", LAYOUT)  # the first had no number
+        if layout != LAYOUT:
+            raise StoreRefused(
+                f"the collection {self._collection_name} on {self.name} is kept in layout {layout}, and this version of"
+                f" Callboard knows layout {LAYOUT}: use the version that wrote it, or another namespace"
+            )
         self.epoch, self.claim_window = known[0]["epoch"], known[0]["claim_window"]
 
     # -- reading --------------------------------------------------------------------------------------------------

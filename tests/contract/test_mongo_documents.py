@@ -374,6 +374,17 @@ async def test_processes_on_one_namespace_go_by_its_first_claim_window(store: Mo
     await other.close()
 
 
+async def test_a_namespace_in_a_layout_of_a_later_version_is_refused(store: MongoStore, space: MongoSpace) -> None:
+    space.change({"name": "store"}, {"$set": {"layout": 2}})
+    with pytest.raises(StoreRefused, match="is kept in layout 2, and this version of Callboard knows layout 1"):
+        await space.store().open()
+    space.change({"name": "store"}, {"$unset": {"layout": ""}})  # as the first version left it
+    again = space.store()
+    await again.open()
+    assert again.epoch == store.epoch
+    await again.close()
+
+
 async def test_a_given_client_is_neither_opened_nor_closed(space: MongoSpace) -> None:
     client: Any = AsyncMongoClient(space.url)
     store = space.store_on(client)
