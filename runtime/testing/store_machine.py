@@ -36,7 +36,9 @@ from ...metadata.contract import (
     Workers,
 )
 from ...metadata.job import Deduplication, Job, Keep, NewJob, Outbox, State
+from ...metadata.schedules import Schedules
 from .store_oracle import Oracle
+from .store_time_rules import TimeRules
 
 QUEUE = "emails"
 IDS = ("a", "b", "c", "d", "e")
@@ -71,7 +73,7 @@ modes = st.one_of(
 )
 
 
-class StoreMachine(RuleBasedStateMachine):
+class StoreMachine(TimeRules, RuleBasedStateMachine):
     """`make` and `start` (ms, a multiple of 10, in the past of the store's clock) come from `check_store`."""
 
     make: ClassVar[Maker]
@@ -90,6 +92,7 @@ class StoreMachine(RuleBasedStateMachine):
         self.control = self.store.get(QueueControl)
         self.inspection = self.store.get(Inspection)
         self.retention = self.store.get(Retention)
+        self.schedules = self.store.get(Schedules)
         self.now = self.start
         self.oracle = Oracle()
         self.boots = ["boot-0", "boot-1", "boot-2"]

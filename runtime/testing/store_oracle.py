@@ -11,8 +11,20 @@ from dataclasses import dataclass, field
 
 from msgspec import structs
 
-from ...metadata.contract import MAX_HISTORY, Admission, Cancel, Ending, Finish, Outcome, Removal, Ticket, Verdict
+from ...metadata.contract import (
+    MAX_HISTORY,
+    Admission,
+    Cancel,
+    Delay,
+    Ending,
+    Finish,
+    Outcome,
+    Removal,
+    Ticket,
+    Verdict,
+)
 from ...metadata.job import Keep, NewJob, Outbox, State
+from .store_schedule_oracle import ScheduleOracle
 
 
 @dataclass
@@ -62,6 +74,7 @@ class Oracle:
         self.dead: set[str] = set()
         self.marks: dict[int, int] = {}
         self.paused = False
+        self.schedules = ScheduleOracle()
 
     # -- jobs -----------------------------------------------------------------------------------------------------
 
@@ -256,6 +269,17 @@ class Oracle:
         for id in ids:
             self.entries[id].wait(self.entries[id].dispatch + 1, Outbox.DUE, due)
 
+    def reschedule(self, delay: Delay, now: int, grace: int) -> int | State | None:
+        """The new dispatch of a job that waits now; or the state that it is in after the call."""
+        entry = self.entries.get(delay.id)
+        if entry is None or entry.state is not State.DELAYED:
+            return None if entry is None else entry.state
+        if delay.run_at is not None and delay.run_at > now:
+            entry.run_at = delay.run_at
+            return State.DELAYED
+        entry.wait(entry.dispatch + 1, Outbox.DUE, now + grace)
+        return entry.dispatch
+
     def next_due(self) -> int | None:
         return min((entry.run_at for entry in self.entries.values() if entry.state is State.DELAYED), default=None)
 
@@ -318,7 +342,7 @@ class Oracle:
         return ids
 
     def forget(self) -> bool:
-        if self.entries or self.rows:
+        if self.entries or self.rows or self.schedules.known:
             return False
         self.__init__()  # type: ignore[misc]
         return True
