@@ -132,7 +132,7 @@ class RedisSentinel:
         self.replica = RedisServer(
             folder / "replica", replicaof=f"{LOOPBACK} {self.master.port}", repl_diskless_sync_delay="0", **options
         )
-        self.sentinels = [_Sentinel(folder / f"sentinel-{number}") for number in range(sentinels)]
+        self.sentinels = [Sentinel(folder / f"sentinel-{number}") for number in range(sentinels)]
 
     @property
     def url(self) -> str:
@@ -152,7 +152,7 @@ class RedisSentinel:
         wait_until(lambda: all(self._is_watching(sentinel) for sentinel in self.sentinels), "sentinels that watch")
         return self
 
-    def _is_watching(self, sentinel: _Sentinel) -> bool:
+    def _is_watching(self, sentinel: Sentinel) -> bool:
         row = command(sentinel, "SENTINEL", "MASTER", SERVICE)
         state = dict(zip(row[::2], row[1::2], strict=True))
         return (int(state[b"num-slaves"]), int(state[b"num-other-sentinels"])) == (1, len(self.sentinels) - 1)
@@ -172,16 +172,18 @@ class RedisSentinel:
         self.kill()
 
 
-class _Sentinel(RedisServer):
-    """Keeps what it learns in a file that it writes itself."""
+class Sentinel(RedisServer):
+    """One that watches nothing yet. Keeps what it learns in a file that it writes itself."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, **options: str) -> None:
         super().__init__(folder)
-        self.options = {}
+        self.options = options
 
     def arguments(self) -> Sequence[str]:
         self._folder.mkdir(parents=True, exist_ok=True)
         configuration = self._folder / "sentinel.conf"
         if not configuration.exists():
-            configuration.write_text(f'bind {LOOPBACK}\nport {self.port}\ndir "{self._folder}"\n')
+            lines = [f"bind {LOOPBACK}", f"port {self.port}", f'dir "{self._folder}"']
+            lines += [f"{name} {value}" for name, value in self.options.items()]
+            configuration.write_text("".join(f"{line}\n" for line in lines))
         return [self._program, str(configuration), "--sentinel"]

@@ -30,7 +30,10 @@ Broker = Annotated[
     ),
 ]
 StoreUrl = Annotated[
-    str | None, typer.Option("--store", metavar="URL", rich_help_panel=_PANEL, help="Such as redis://host:6379/0.")
+    str | None,
+    typer.Option(
+        "--store", metavar="URL", rich_help_panel=_PANEL, help="Such as redis://host:6379/0; README.md lists them."
+    ),
 ]
 Namespace = Annotated[
     str | None,

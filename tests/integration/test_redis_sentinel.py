@@ -16,7 +16,7 @@ from callboard.metadata.job import Keep, NewJob
 from callboard.metadata.redis import RedisStore
 from callboard.runtime.clock import SystemClock
 from integration.redis_private import require
-from redis_servers import SERVICE, RedisSentinel, command, wait_until
+from redis_servers import SERVICE, RedisSentinel, Sentinel, command, wait_until
 from servers import free_port
 
 QUEUE = "emails"
@@ -116,6 +116,19 @@ async def test_one_sentinel_is_enough_and_one_that_knows_no_such_master_is_quote
     url = watched.url.replace(f"/{SERVICE}/", "/other/")
     with pytest.raises(StoreUnavailable, match=r"no sentinel names a master called 'other'.*No such master"):
         await RedisStore.from_url(url, namespace="sentinel").open()
+
+
+async def test_sentinels_have_a_password_of_their_own(tmp_path: Path) -> None:
+    with require(lambda: Sentinel(tmp_path, requirepass="right-hunter2")) as sentinel:
+        reasons = {}
+        for password in ("wrong-hunter2", "right-hunter2"):
+            url = f"redis+sentinel://127.0.0.1:{sentinel.port}/shop?sentinel_password={password}"
+            with pytest.raises(StoreUnavailable) as refused:
+                await RedisStore.from_url(url, namespace="sentinel").open()
+            reasons[password] = str(refused.value)
+    assert "invalid username-password pair" in reasons["wrong-hunter2"]
+    assert "No such master" in reasons["right-hunter2"]
+    assert "hunter2" not in "".join(reasons.values())
 
 
 async def test_sentinels_that_are_not_there_are_named() -> None:
