@@ -157,6 +157,7 @@ class RepeatableQueue(LocalQueue):
         self,
         *,
         schedule_state: str | None = None,
+        executor: str | None = None,
         trigger: str | None = None,
         q: str | None = None,
         sort_by: str = "next_run_time",
@@ -166,8 +167,9 @@ class RepeatableQueue(LocalQueue):
         store = self.app.connections.store.scheme
         infos = [task_info(read, store=store) for read in await read_all(self._schedules, self.name)]
         return selected(
-            infos, schedule_state=schedule_state, trigger=trigger, q=q, sort_by=sort_by, descending=descending
-        )
+            infos, schedule_state=schedule_state, executor=executor, trigger=trigger, q=q, sort_by=sort_by,
+            descending=descending,
+        )  # fmt: skip
 
     async def pause_repeatable(self, schedule: ScheduleName) -> None:
         """No occurrence makes a job from now on; what is enqueued already runs. Raises UnknownSchedule."""

@@ -206,9 +206,9 @@ class Lifetime:
             )
 
         self._paused = paused
-        houses = make_houses(
-            self.app, self._tasks, configuration=self._configuration, settings=self._settings, make=make
-        )
+        with self._lock:
+            tasks = dict(self._tasks)
+        houses = make_houses(self.app, tasks, configuration=self._configuration, settings=self._settings, make=make)
         engine = Engine(houses, self._tasks_of, paused=paused, loggers=self.loggers, name=self.logger_name)
         self._engine = engine  # before it starts, for tasks that run at once may ask for it
         self.logger.info("starting%s", ", paused" if paused else "")
@@ -217,7 +217,8 @@ class Lifetime:
     # --- what the methods stand on ---
 
     def _tasks_of(self, alias: str) -> list[ScheduledTask]:
-        return [task for (store, _), task in self._tasks.items() if store == alias]
+        with self._lock:
+            return [task for (store, _), task in self._tasks.items() if store == alias]
 
     def _require_running(self, wanted: str) -> None:
         if not self.running:

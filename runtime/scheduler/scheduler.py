@@ -132,7 +132,7 @@ class BaseScheduler(Lifetime):
                 for info in self._started.ask(house, lambda app, at=house: at.desk_of(app).infos())  # type: ignore[misc]
             ]
         else:
-            infos = [task.pending_info(self._configuration) for task in self._tasks.values()]
+            infos = [task.pending_info(self._configuration) for task in list(self._tasks.values())]
         return selected(
             infos, schedule_state=schedule_state, executor=executor, trigger=trigger, store=store, q=q, sort_by=sort_by,
             descending=descending,
@@ -261,7 +261,9 @@ class BaseScheduler(Lifetime):
         name = _named(task)
         if self.running or not isinstance(name, str):
             return None
-        return next((one for (alias, id), one in self._tasks.items() if id == name and store in (None, alias)), None)
+        with self._lock:
+            known = list(self._tasks.items())
+        return next((one for (alias, id), one in known if id == name and store in (None, alias)), None)
 
     def _handle(self, info: TaskInfo) -> ScheduledTask:
         known = self._tasks.get((info.store_alias, info.id))
