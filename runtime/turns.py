@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from random import Random
 
-EARLIEST_SECONDS = 0.01
-LATEST_SECONDS = 0.04
+EARLIEST_SECONDS = 0.004  # by then a scanner has taken what was due, also on MongoDB
+LATEST_SECONDS = 0.012
 
 
 class Turns:

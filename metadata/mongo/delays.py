@@ -20,7 +20,7 @@ from .taking import FIELDS, one_of, take
 from .work import Work, settle
 
 FEW = 8  # delayed jobs that a look reads; where all of them are due, there may be many
-FRESH = 10  # ms after which a job that was foreseen is likely to be taken by somebody else
+FRESH = 3  # ms after which a job that was foreseen is likely to be taken by somebody else
 
 
 Change = Callable[[Record], None]

@@ -145,6 +145,8 @@ async def test_delayed_jobs_start_within_milliseconds_of_their_time(
         assert wrong(runs, JOBS) is None, name
     late = {name: [run.late for run in runs] for name, runs in measured.items()}
     assert {
-        name: percent for name, values in late.items() for percent, most in WANTED.items()
+        name: percent
+        for name, values in late.items()
+        for percent, most in WANTED.items()
         if percentile(values, percent) > most
-    } == {}, "later than wanted, which an idle machine of two cores can do"  # fmt: skip
+    } == {}, "the percentiles that are later than wanted"
