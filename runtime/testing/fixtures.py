@@ -1,0 +1,121 @@
+"""pytest fixtures for tests of your app: servers, and a namespace of a test's own. In your conftest.py:
+
+    pytest_plugins = ["callboard.runtime.testing.fixtures"]
+
+    async def test_a_mail_is_sent(callboard_rabbitmq: str, callboard_redis: str, callboard_namespace: str) -> None:
+        app.configure(broker=callboard_rabbitmq, store=callboard_redis, namespace=callboard_namespace)
+        async with running(app):
+            assert await (await send_email.enqueue("a@b.c")).result(timeout=10) == "sent"
+
+    callboard_rabbitmq, callboard_redis, callboard_mongodb    a URL; once a run
+    callboard_namespace                                       a name; once a test
+
+A server is the one that CALLBOARD_TEST_AMQP, CALLBOARD_TEST_REDIS or CALLBOARD_TEST_MONGO names, else a container of
+RABBITMQ_IMAGE, REDIS_IMAGE or MONGO_IMAGE, made with testcontainers (which your tests have to require) and taken away
+at the end. Without either a test is skipped with the reason. In memory no server is needed: broker="memory://".
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+from collections.abc import Callable, Iterator
+from uuid import uuid4
+
+import pytest
+
+START_SECONDS = 90.0
+LOOK_AGAIN_SECONDS = 0.2
+
+_AMQP_HEADER = b"AMQP\x00\x00\x09\x01"
+
+
+@pytest.fixture
+def callboard_namespace() -> str:
+    """Of exchanges, queues and keys that no other test has."""
+    return f"test-{uuid4().hex}"
+
+
+@pytest.fixture(scope="session")
+def callboard_rabbitmq() -> Iterator[str]:
+    yield from _server(
+        "CALLBOARD_TEST_AMQP",
+        os.environ.get("RABBITMQ_IMAGE", "rabbitmq:3.13"),
+        5672,
+        "amqp://guest:guest@{host}:{port}/",
+        lambda host, port: _says(host, port, _AMQP_HEADER).startswith(b"\x01\x00\x00"),
+    )
+
+
+@pytest.fixture(scope="session")
+def callboard_redis() -> Iterator[str]:
+    yield from _server(
+        "CALLBOARD_TEST_REDIS",
+        os.environ.get("REDIS_IMAGE", "redis:7"),
+        6379,
+        "redis://{host}:{port}/0",
+        lambda host, port: _says(host, port, b"PING\r\n").startswith(b"+PONG"),
+    )
+
+
+@pytest.fixture(scope="session")
+def callboard_mongodb() -> Iterator[str]:
+    yield from _server(
+        "CALLBOARD_TEST_MONGO",
+        os.environ.get("MONGO_IMAGE", "mongo:6"),
+        27017,
+        "mongodb://{host}:{port}/callboard?directConnection=true",
+        _mongodb_answers,
+    )
+
+
+def _server(given: str, image: str, inside: int, url: str, answers: Callable[[str, int], bool]) -> Iterator[str]:
+    if address := os.environ.get(given):
+        yield address
+        return
+    try:
+        from docker.errors import DockerException
+        from requests.exceptions import RequestException
+        from testcontainers.core.container import DockerContainer
+    except ImportError as error:
+        pytest.skip(f"{given} is not set, and testcontainers is not installed ({error})")
+    try:
+        container = DockerContainer(image).with_exposed_ports(inside)
+        container.start()
+    except (DockerException, RequestException) as error:
+        pytest.skip(f"{given} is not set, and there is no container of {image}: {' '.join(str(error).split())[:240]}")
+    try:
+        host, port = container.get_container_host_ip(), int(container.get_exposed_port(inside))
+        deadline = time.monotonic() + START_SECONDS
+        while not answers(host, port):
+            if time.monotonic() > deadline:
+                pytest.fail(f"a container of {image} started, but nothing answered in {START_SECONDS:.0f} s")
+            time.sleep(LOOK_AGAIN_SECONDS)
+        yield url.format(host=host, port=port)
+    finally:
+        container.stop()
+
+
+def _says(host: str, port: int, sent: bytes) -> bytes:
+    """The first bytes of an answer; none where nobody answers."""
+    try:
+        with socket.create_connection((host, port), timeout=1) as connection:
+            connection.sendall(sent)
+            return connection.recv(64)
+    except OSError:
+        return b""
+
+
+def _mongodb_answers(host: str, port: int) -> bool:
+    from pymongo import MongoClient
+    from pymongo.errors import PyMongoError
+
+    try:
+        with MongoClient[dict[str, object]](
+            host, port, directConnection=True, serverSelectionTimeoutMS=1000, connectTimeoutMS=1000
+        ) as client:
+            client.admin.command("hello")
+    except PyMongoError:
+        return False
+    return True
