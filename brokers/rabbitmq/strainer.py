@@ -30,6 +30,8 @@ class Strainer:
         self._tag = 0  # of the delivery whose content is coming; 0: a returned message, or none
         self._room: int | None = None  # bytes of the body that may still pass; None: all
         self._sizes: dict[int, int] = {}
+        self._missing = 0  # bytes of the body that are still to pass
+        self.passed = 0  # deliveries that aiormq has been given whole
 
     def size(self, tag: int) -> int | None:
         """How long the body of a delivery was that has been cut; None: it is whole. Asked once."""
@@ -55,11 +57,11 @@ class Strainer:
             return payload
         if kind == codec.HEADER:
             return self._header(payload)
-        if self._room is None:
-            return payload
-        part = payload[: self._room]
-        self._room -= len(part)
-        return part or None
+        if self._room is not None:
+            payload = payload[: self._room]
+            self._room -= len(payload)
+        self._pass(len(payload))
+        return payload or None
 
     def _header(self, payload: bytes) -> bytes:
         self._room = None
@@ -68,11 +70,19 @@ class Strainer:
             self._sizes[self._tag] = size
             self._room = min(size, BODY_KEPT)
             payload = payload[:4] + self._room.to_bytes(8, "big") + payload[12:]
+        self._missing = size if self._room is None else self._room
+        self._pass(0)
         reason = undecodable(payload)
         if reason is None:
             return payload
         table = encode.field_table({tolerant.UNDECODABLE: reason})
         return payload[:12].ljust(12, b"\0") + struct.pack(">H", _HEADERS) + table
+
+    def _pass(self, size: int) -> None:
+        self._missing -= size
+        if not self._missing and self._tag:
+            self.passed += 1
+            self._tag = 0
 
 
 def _replaced(name: str) -> bytes:

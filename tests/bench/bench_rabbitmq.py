@@ -1,4 +1,4 @@
-"""What a message costs: our broker beside plain aio-pika, in the same process, on the same server.
+"""What a message costs: our broker, on the fast and on the plain path, beside aio-pika, in one process, on one server.
 
     tests/run tests/bench/bench_rabbitmq.py -m bench -s
 
@@ -18,9 +18,10 @@ from aio_pika.abc import AbstractIncomingMessage
 
 from callboard.brokers.message import Delivery, Message, Receipt
 from callboard.brokers.rabbitmq import RabbitMQBroker
+from callboard.brokers.rabbitmq.framing import Frames
 from callboard.brokers.topology import Queue, Topology
 
-MESSAGES = 10_000
+MESSAGES = 5_000
 WINDOW = 250
 PREFETCH = 200
 BODY = b"x" * 300
@@ -34,8 +35,8 @@ async def measured(name: str, work: Callable[[], Awaitable[None]]) -> None:
     print(f"  {name:<22} {MESSAGES / seconds:>9,.0f} msgs/s {cpu / MESSAGES * 1e6:>8.1f} us CPU a message")
 
 
-async def ours(url: str, queue: str) -> None:
-    broker = RabbitMQBroker.from_url(url, name="bench")
+async def ours(url: str, queue: str, frames: Frames) -> None:
+    broker = RabbitMQBroker.from_url(f"{url}?frames={frames}", name="bench")
     await broker.open()
     await broker.declare(Topology(queues=(Queue(queue),)))
     message = Message(exchange="", routing_key=queue, body=BODY)
@@ -59,8 +60,8 @@ async def ours(url: str, queue: str) -> None:
         await done.wait()
         await consumer.cancel()
 
-    await measured("callboard publish", publish)
-    await measured("callboard consume+ack", consume)
+    await measured(f"{frames} publish", publish)
+    await measured(f"{frames} consume+ack", consume)
     await broker.delete(queue)
     await broker.close()
 
@@ -104,5 +105,6 @@ async def test_what_a_message_costs(amqp_url: str) -> None:
     queue = f"bench.{secrets.token_hex(6)}"
     for number in range(ROUNDS):
         print(f"\nround {number + 1}")
-        await ours(amqp_url, queue)
+        for frames in Frames:
+            await ours(amqp_url, queue, frames)
         await plain(amqp_url, queue)

@@ -33,6 +33,8 @@ ROWS = (
     ("- CPU us/job: RabbitMQ", "one_worker_single.broker_us"),
     ("- Redis commands per job", "one_worker_single.commands"),
     ("- round trips to Redis per job", "one_worker_single.round_trips"),
+    ("**the same on the plain path** (`?frames=plain`): jobs/s", "one_worker_plain.rate"),
+    ("- CPU us/job: worker", "one_worker_plain.worker_us"),
     ("**two worker processes, bulk**: jobs/s", "two_workers.rate"),
     ("- CPU us/job: both workers", "two_workers.worker_us"),
     ("- memory of both, MB", "two_workers.memory"),
@@ -107,17 +109,19 @@ def quotients(above: Sequence[float], below: Sequence[float]) -> list[float]:
 def ratios(figures: dict[str, Figures]) -> list[Ratio]:
     mine = figures[CALLBOARD.name]
     found: list[Ratio] = []
+    bulk, single, plain = "one_worker_bulk", "one_worker_single", "one_worker_plain"
     works = (
-        ("one worker, jobs enqueued in bulk", "one_worker_bulk", "worker_us", {DRAMATIQ: 8.0, TASKIQ: 8.0}),
-        ("one worker, one job a message", "one_worker_single", "worker_us", {DRAMATIQ: 6.0, TASKIQ: 6.0}),
-        ("enqueue in bulk", "enqueue_bulk", "producer_us", {DRAMATIQ: 2.0, TASKIQ: 5.0}),
+        ("one worker, jobs enqueued in bulk", bulk, bulk, "worker_us", {DRAMATIQ: 8.0, TASKIQ: 8.0}),
+        ("one worker, one job a message", single, single, "worker_us", {DRAMATIQ: 6.0, TASKIQ: 6.0}),
+        ("the same on the plain path", plain, single, "worker_us", {DRAMATIQ: 2.5, TASKIQ: 2.5}),
+        ("enqueue in bulk", "enqueue_bulk", "enqueue_bulk", "producer_us", {DRAMATIQ: 2.0, TASKIQ: 5.0}),
     )
-    for title, measurement, cpu, targets in works:
+    for title, measurement, measured, cpu, targets in works:
         for other, target in targets.items():
             theirs = figures[other.name]
-            rates = quotients(mine[f"{measurement}.rate"], theirs[f"{measurement}.rate"])
+            rates = quotients(mine[f"{measurement}.rate"], theirs[f"{measured}.rate"])
             found.append(Ratio(name=f"{title}: jobs/s, times {other.name}", values=rates, at_least=target))
-            costs = quotients(theirs[f"{measurement}.{cpu}"], mine[f"{measurement}.{cpu}"])
+            costs = quotients(theirs[f"{measured}.{cpu}"], mine[f"{measurement}.{cpu}"])
             found.append(Ratio(name=f"{title}: jobs per CPU second, times {other.name}", values=costs, at_least=target))
     for what in ("start", "result"):
         for other in COMPARED[1:]:

@@ -70,6 +70,12 @@ def ours(scene: Scene, sizes: Sizes, results: Results) -> None:
     add("one_worker_bulk", scene.drain(CALLBOARD, path))
     check_kept(scene, sizes.single + sizes.spread + sizes.callers + sizes.bulk)
 
+    path = scene.marks(sizes.spread)
+    scene.produce(CALLBOARD, "spread", sizes.spread)
+    plain = scene.beside(scene.namespace)
+    plain.extra = {**scene.extra, "CALLBOARD_BROKER": f"{scene.broker.url}?frames=plain"}
+    add("one_worker_plain", plain.drain(CALLBOARD, path))
+
     path = scene.marks(sizes.bulk)
     scene.produce(CALLBOARD, "bulk", sizes.bulk)
     add("two_workers", scene.drain(CALLBOARD, path, processes=2))
