@@ -13,6 +13,7 @@ from ..errors import StoreRefused
 TIMEOUT_SECONDS = 5.0
 MAX_CONNECTIONS = 16
 DATABASE = "callboard"
+DRIVERS = ("pymongo", "motor")
 
 # What would undo a promise: every write is acknowledged by a majority and journaled, every read comes from there.
 _OURS = {
@@ -34,6 +35,7 @@ class Address(Struct, frozen=True, kw_only=True):
     database: str
     timeout: float = TIMEOUT_SECONDS
     max_connections: int = MAX_CONNECTIONS
+    driver: str = DRIVERS[0]
 
     def __repr__(self) -> str:
         return f"Address({self.name!r})"
@@ -42,7 +44,8 @@ class Address(Struct, frozen=True, kw_only=True):
 def parse(url: str) -> Address:
     """`mongodb[+srv]://[user:password@]host[:port][,host...][/database][?option=value&...]`.
 
-    Options of ours: timeout (seconds), max_connections. The driver's own (replicaSet, authSource, tls, tlsCAFile ...)
+    Options of ours: timeout (seconds), max_connections, driver (pymongo; or motor, which must be installed then). The
+    driver's own (replicaSet, authSource, tls, tlsCAFile ...)
     are handed on, but for those that this store sets itself and those that switch off the verification of certificates:
     StoreRefused, as for what cannot be read. No message holds what the URL held but the names of options.
     """
@@ -68,6 +71,9 @@ def parse(url: str) -> Address:
         ) from None
     if not (timeout > 0 and max_connections > 0):
         raise StoreRefused("MongoDB URL options: timeout and max_connections must be above 0")
+    driver = options.pop("driver", DRIVERS[0])
+    if driver not in DRIVERS:
+        raise StoreRefused(f"MongoDB URL options: driver is one of {', '.join(DRIVERS)}")
     _refuse({name.lower(): name for name in options})
     _refuse_unknown(options)
     database = unquote(path) or DATABASE
@@ -83,6 +89,7 @@ def parse(url: str) -> Address:
         database=database,
         timeout=timeout,
         max_connections=max_connections,
+        driver=driver,
     )
 
 

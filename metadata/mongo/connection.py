@@ -7,11 +7,11 @@ StoreUnavailable: it may have happened, and is to be repeated.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from random import Random, SystemRandom
-from typing import Any
+from typing import Any, cast
 
 from bson.codec_options import CodecOptions, TypeDecoder, TypeRegistry
 from bson.int64 import Int64
@@ -92,8 +92,8 @@ class MongoConnection:
 
     async def close(self) -> None:
         client, self._client, self._collection = self._client, None, None
-        if client is not None:
-            await client.close()
+        if client is not None and (closing := client.close()) is not None:
+            await closing  # Motor's closes at once
 
     async def read_identity(self, epoch: str) -> None:
         """The namespace's epoch and claim window; `epoch` and our own window where it is new. StoreRefused: it is kept
@@ -243,9 +243,9 @@ def _refused(error: BulkWriteError) -> frozenset[int]:
     return frozenset(fault["index"] for fault in faults)
 
 
-def _client(address: Address) -> AsyncMongoClient[Document]:
+def _client(address: Address) -> Any:
     milliseconds = round(address.timeout * 1000)
-    return AsyncMongoClient(
+    return _driver(address.driver)(
         address.url,
         appname="callboard",
         serverSelectionTimeoutMS=milliseconds,
@@ -254,3 +254,13 @@ def _client(address: Address) -> AsyncMongoClient[Document]:
         waitQueueTimeoutMS=milliseconds,
         maxPoolSize=address.max_connections,
     )
+
+
+def _driver(name: str) -> Callable[..., Any]:
+    if name != "motor":
+        return AsyncMongoClient
+    try:
+        from motor.motor_asyncio import AsyncIOMotorClient  # only who asks for it needs it
+    except ModuleNotFoundError as error:
+        raise StoreRefused("driver=motor in the MongoDB URL needs the package 'motor': pip install motor") from error
+    return cast("Callable[..., Any]", AsyncIOMotorClient)

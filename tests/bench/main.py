@@ -7,18 +7,22 @@ import json
 import sys
 import tempfile
 import time
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 import growth
 import machine
 import report
 from contestants import EVERY
+from msgspec import structs
+from pymongo import MongoClient
 from rounds import FULL, QUICK, Results, compare
 from scene import Scene
 
-from servers import RabbitMQServer, RedisServer
+from servers import MongoServer, RabbitMQServer, RedisServer
 
 FSYNC = "everysec"
+MONGO_TIMES = 4.0  # what is wanted beside the peers where jobs are kept in MongoDB, journaled
 
 
 def say(text: str) -> None:
@@ -33,8 +37,20 @@ def options() -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="small sizes, one round, no growth: under two minutes")
     parser.add_argument("--rounds", type=int, help="how often each measurement is repeated (5; quick: 1)")
     parser.add_argument("--json", action="store_true", help="every value of every round, in place of the table")
+    parser.add_argument(
+        "--store", choices=["redis", "mongo", "motor"], default="redis", help="what Callboard keeps its jobs in (redis)"
+    )
     parser.add_argument("--no-growth", action="store_true", help="leave out what needs many jobs kept or waiting")
     return parser.parse_args()
+
+
+def kept_in(store: str, folder: Path) -> AbstractContextManager[MongoServer | None]:
+    return nullcontext() if store == "redis" else MongoServer(folder / "mongo", replica_set=True)
+
+
+def mongo_version(mongo: MongoServer) -> str:
+    with MongoClient[dict[str, object]](mongo.url) as client:
+        return str(client.server_info()["version"])
 
 
 def run(given: argparse.Namespace) -> dict[str, object]:
@@ -48,16 +64,23 @@ def run(given: argparse.Namespace) -> dict[str, object]:
         tempfile.TemporaryDirectory(prefix="callboard-bench-") as name,
         RedisServer(Path(name) / "redis", appendfsync=FSYNC) as store,
         RabbitMQServer(Path(name) / "rabbitmq") as broker,
+        kept_in(given.store, Path(name)) as mongo,
     ):
-        scene = Scene(Path(name), broker=broker, store=store)
+        scene = Scene(Path(name), broker=broker, store=store, mongo=mongo, driver=given.store)
         redis, rabbitmq = scene.redis.info("server")["redis_version"], broker.ctl("version").strip()
         servers = f"Redis {redis} (appendonly, appendfsync {FSYNC}), RabbitMQ {rabbitmq} (classic queues)"
+        if mongo is not None:
+            servers += (
+                f", MongoDB {mongo_version(mongo)} (a replica set of one, journaled) by {scene.driver} for Callboard"
+            )
         compare(scene, rounds, QUICK if given.quick else FULL, results, say)
         if not given.quick and not given.no_growth:
             growth.other_queue(scene, growth.FULL, results, say)
             scene.forget()
             growth.grow(scene, growth.FULL, results, say)
     found = [*report.ratios(results.figures), *growth.growth_ratios(results.figures)]
+    if mongo is not None:
+        found = [one if one.at_least is None else structs.replace(one, at_least=MONGO_TIMES) for one in found]
     return {
         "machine": about,
         "servers": servers,
@@ -83,10 +106,10 @@ def main() -> None:
         return
     print(f"{done['machine']}; {done['servers']}; {'; '.join(done['versions'])}.")  # type: ignore[arg-type]
     print(f"Medians of {done['rounds']} rounds (least..most); {time.monotonic() - started:.0f} s in all.\n")
-    print("\n".join(report.table(figures)), end="\n\n")
-    if "kept" in figures:
-        print("\n".join(growth.growth_table(figures)), end="\n\n")
-    print("\n".join(report.ratio_table(found)))
+    tables = [report.table(figures), *([growth.growth_table(figures)] if "kept" in figures else [])]
+    text = "\n\n".join("\n".join(lines) for lines in [*tables, report.ratio_table(found)])
+    # The peers keep their results in Redis, whatever Callboard's jobs are kept in.
+    print(text if given.store == "redis" else text.replace("Redis", "the store"))
 
 
 if __name__ == "__main__":

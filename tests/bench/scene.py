@@ -13,9 +13,10 @@ import machine
 from contestants import CALLBOARD, HERE, SCRIPTS, Contestant
 from marks import Marks
 from msgspec import Struct
+from pymongo import MongoClient
 from redis import Redis
 
-from servers import OwnedProcess, RabbitMQServer, RedisServer
+from servers import MongoServer, OwnedProcess, RabbitMQServer, RedisServer
 
 WARM = 0.1  # the first part of a drain, in which the worker starts, is not counted
 LIMIT_SECONDS = 300.0  # for one measurement
@@ -50,7 +51,20 @@ class Used(Struct, frozen=True):
 class Scene:
     _serial: ClassVar[int] = 0
 
-    def __init__(self, folder: Path, *, broker: RabbitMQServer, store: RedisServer, namespace: str = "bench") -> None:
+    """`mongo`: where Callboard keeps its jobs, in place of Redis, by the driver `motor` or by PyMongo."""
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        broker: RabbitMQServer,
+        store: RedisServer,
+        namespace: str = "bench",
+        mongo: MongoServer | None = None,
+        driver: str = "redis",
+    ) -> None:
+        self.mongo = mongo
+        self.driver = driver
         self.folder = folder
         self.broker = broker
         self.store = store
@@ -60,7 +74,14 @@ class Scene:
 
     def beside(self, namespace: str, *, broker: RabbitMQServer | None = None) -> Scene:
         """The same servers (or another broker), another namespace."""
-        scene = Scene(self.folder, broker=broker or self.broker, store=self.store, namespace=namespace)
+        scene = Scene(
+            self.folder,
+            broker=broker or self.broker,
+            store=self.store,
+            namespace=namespace,
+            mongo=self.mongo,
+            driver=self.driver,
+        )
         scene.extra = self.extra
         return scene
 
@@ -73,10 +94,15 @@ class Scene:
             "BENCH_MARKS": str(marks or ""),
             "BENCH_MARKS_OTHER": str(other or ""),
             "CALLBOARD_BROKER": self.broker.url,
-            "CALLBOARD_STORE": self.store.url,
+            "CALLBOARD_STORE": self._kept_in(),
             "CALLBOARD_NAMESPACE": self.namespace,
             **self.extra,
         }
+
+    def _kept_in(self) -> str:
+        if self.mongo is None:
+            return self.store.url
+        return f"{self.mongo.url}&driver=motor" if self.driver == "motor" else self.mongo.url
 
     def marks(self, jobs: int) -> Path:
         Scene._serial += 1
@@ -89,7 +115,7 @@ class Scene:
         info = self.redis.info("stats")
         return Used(
             seconds=time.monotonic(),
-            redis=machine.cpu_seconds(self.store.pid),
+            redis=sum(machine.cpu_seconds(server.pid) for server in (self.store, self.mongo) if server is not None),
             broker=machine.cpu_seconds(self.broker.pid),
             commands=info["total_commands_processed"],
             reads=info.get("total_reads_processed", 0),
@@ -196,6 +222,9 @@ class Scene:
     def forget(self) -> None:
         """Empty the store between measurements: nobody is connected to it."""
         self.redis.flushall()
+        if self.mongo is not None:
+            with MongoClient[dict[str, Any]](self.mongo.url) as client:
+                client.drop_database("callboard")
 
     def _failed(self, what: str, log: Path) -> BenchFailed:
         end = log.read_bytes()[-3000:].decode(errors="replace") if log.exists() else ""

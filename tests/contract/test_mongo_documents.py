@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import pytest_asyncio
+from motor.motor_asyncio import AsyncIOMotorClient
 from pymongo import AsyncMongoClient, MongoClient
 from pymongo.monitoring import CommandListener, CommandStartedEvent
 
@@ -434,6 +435,7 @@ def test_every_capability_is_offered() -> None:
         "mongodb://user:hunter2@",
         "mongodb://user:hunter2@host/x?timeout=hunter2",
         "mongodb://user:hunter2@host/x?timeout=0",
+        "mongodb://user:hunter2@host/x?driver=hunter2",
         "mongodb://user:hunter2@host/x?w=1",
         "mongodb://user:hunter2@host/x?journal=false",
         "mongodb://user:hunter2@host/x?readPreference=secondary",
@@ -450,6 +452,16 @@ def test_a_url_that_cannot_be_used_is_refused_without_its_password(url: str) -> 
         MongoStore.from_url(url, namespace="any")
     assert "hunter2" not in str(refused.value)
     assert refused.value.__suppress_context__ or refused.value.__context__ is None
+
+
+async def test_a_url_may_ask_for_motor(mongo_url: str) -> None:
+    store = MongoStore.from_url(f"{mongo_url}&driver=motor", namespace="any")
+    await store.open()
+    try:
+        assert isinstance(store._connection._client, AsyncIOMotorClient)
+        await store.ping()
+    finally:
+        await store.close()
 
 
 def test_an_address_shows_no_password() -> None:

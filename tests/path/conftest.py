@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 
 import pytest
 
@@ -10,16 +12,35 @@ from integration.redis_private import require
 from path.place import Errors, Place
 from redis_servers import RedisCluster
 
+HERE = Path(__file__).parent
 STORES = {"rabbitmq+redis": "redis_url", "rabbitmq+mongodb": "mongo_url", "rabbitmq+cluster": "redis_cluster_url"}
-# On a Redis Cluster, whose store differs from that on one Redis in the way to a key alone, these are run each time; the
-# others by tests/soak.
-ON_A_CLUSTER = {"test_app.py", "test_deduplication.py", "test_schedules.py"}
+
+# The files that are run each time; the others by tests/soak. On a Redis Cluster, whose store differs from that on one
+# Redis in the way to a key alone, a few; on MongoDB, what is a matter of the store.
+EACH_TIME = {
+    "rabbitmq+cluster": {"test_app", "test_deduplication", "test_schedules"},
+    "rabbitmq+mongodb": {
+        "test_app", "test_cancel", "test_deduplication", "test_enqueue", "test_inspection", "test_job_ids",
+        "test_pause", "test_retention", "test_retries", "test_schedules", "test_stopping",
+    },
+}  # fmt: skip
+# Where a test runs with many values, they are looked at above the broker and the store: all of them in memory, and by
+# tests/soak, so many on real servers.
+VALUES_ON_SERVERS = 2
 
 
 @pytest.hookimpl(tryfirst=True)  # before tests are chosen by their marks
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    seen: Counter[tuple[str, str]] = Counter()
     for item in items:
-        if "rabbitmq+cluster" in item.name and item.path.name not in ON_A_CLUSTER:
+        if item.path.parent != HERE or not isinstance(item, pytest.Function) or not hasattr(item, "callspec"):
+            continue
+        place = item.callspec.params.get("place", "memory")
+        if place == "memory":
+            continue
+        test = item.nodeid.partition("[")[0], place
+        seen[test] += 1
+        if seen[test] > VALUES_ON_SERVERS or item.path.stem not in EACH_TIME.get(place, {item.path.stem}):
             item.add_marker("soak")
 
 

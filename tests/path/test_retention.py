@@ -21,8 +21,9 @@ async def newest(app: Callboard, queue: str, state: str) -> list[int]:
 
 
 async def until_kept(app: Callboard, queue: str, **wanted: int) -> None:
-    """Wait until retention has left that many: an age of up to 12 s, and its next round up to 5 s later."""
-    async with asyncio.timeout(60):
+    """Wait until retention has left that many: an age of up to 12 s, and its next round up to 5 s later. One more of
+    that actor, whose first round is at once: not every store forgets with the end of a job."""
+    async with running(app, actors=["retention"]), asyncio.timeout(60):
         while (counts := await app.queue(queue).get_job_counts(*wanted)) != wanted:
             assert all(counts[state] >= wanted[state] for state in wanted), counts
             await asyncio.sleep(0.05)
@@ -87,6 +88,7 @@ async def test_jobs_are_forgotten_when_their_age_is_over_and_not_before(place: P
             await fill(app, "default", "broken", 5)
             await settled(app, "default")
             assert await app.queue("default").get_job_counts("completed") == {"completed": 200}
+            await asyncio.sleep(1.2)  # their age
             await until_kept(app, "default", completed=0)
         assert await app.queue("default").get_job_counts("failed") == {"failed": 5}
 
@@ -134,10 +136,10 @@ async def test_a_job_that_was_retried_by_hand_is_kept_by_its_new_end(place: Plac
         assert await newest(app, "default", "failed") == [0, 2]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("place", ["rabbitmq+redis"], indirect=True)
-async def test_a_hundred_thousand_jobs_leave_a_thousand_records_and_after_their_age_no_key(place: Place) -> None:
-    number, kept, bookkeeping = 100_000, 1000, 12
+@pytest.mark.parametrize("number", [10_000, pytest.param(100_000, marks=pytest.mark.soak)])
+async def test_many_jobs_leave_a_thousand_records_and_after_their_age_no_key(place: Place, number: int) -> None:
+    kept, bookkeeping = 1000, 12
     space = RedisSpace(place.store)
     space.namespace = place.namespace
     async with place.open(
@@ -148,9 +150,9 @@ async def test_a_hundred_thousand_jobs_leave_a_thousand_records_and_after_their_
         async def note(i: int) -> None: ...
 
         async with running(app, concurrency=200):
-            for start in range(0, number, 20_000):
+            for start in range(0, number, 10_000):
                 await app.queue("default").add_bulk(
-                    [{"task_id": "note", "args": [i]} for i in range(start, start + 20_000)]
+                    [{"task_id": "note", "args": [i]} for i in range(start, start + 10_000)]
                 )
             await settled(app, "default", timeout=150)
             await until_kept(app, "default", completed=kept)
