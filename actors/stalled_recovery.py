@@ -210,8 +210,8 @@ def _error(max_stalled: int) -> bytes:
     return encode_error(
         ErrorInfo(
             type="callboard.Stalled",
-            message=f"its worker died or lost its lease while running it, {max_stalled + 1} times{alone}; a handler that "
-            "kills its process does this; the history says where and when",
+            message=f"its worker died or lost its lease while running it, {max_stalled + 1} times{alone}; a handler "
+            "that kills its process does this; the history says where and when",
         )
     )
 
