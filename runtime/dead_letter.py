@@ -78,7 +78,7 @@ def read_letter(delivery: Delivery, names: Names) -> DeadLetter:
         at, size = number_of(headers.get(TIME)), number_of(headers.get(SIZE))
         try:
             properties = object_of(msgspec.json.decode(encoded)) if encoded else {}
-        except msgspec.DecodeError:
+        except (msgspec.DecodeError, UnicodeError):
             properties = {}
     else:
         reason = text_of(death.get("reason")) or "unknown"
