@@ -95,7 +95,9 @@ class Claims:
 
     def follow(self, rate: float) -> None:
         """`rate`: jobs that were started in HAND_ON_SECONDS."""
-        self._ahead = min(MOST_AHEAD, round(rate * AHEAD_SECONDS / HAND_ON_SECONDS))
+        # Who has one slot alone wants one job after the other: they also end one by one, in the store too.
+        if self._stage.options.concurrency > 1:
+            self._ahead = min(MOST_AHEAD, round(rate * AHEAD_SECONDS / HAND_ON_SECONDS))
 
     async def claim_while_there_is_work(self) -> None:
         """Until the stage is stopping; then until every call is answered."""

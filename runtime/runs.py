@@ -178,7 +178,7 @@ class Runs:
 
     async def _perform(self, run: Run) -> None:
         """A whole task; it cleans up after itself, which is cheaper than a callback that does."""
-        task = asyncio.current_task()
+        task = asyncio.current_task(self._loop)  # named: finding the running loop costs as much as checking arguments
         assert task is not None
         try:
             outcome = await self._runner.run(run, task)

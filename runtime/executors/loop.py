@@ -17,6 +17,7 @@ class LoopExecutor:
     in the caller's own task, which saves the making of one: there `run` ends when the function does."""
 
     def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
         self._occupancy = Occupancy()
         self._running: set[asyncio.Task[bytes]] = set()
         self._inline: set[asyncio.Task[Any]] = set()
@@ -51,7 +52,7 @@ class LoopExecutor:
 
     async def _run_inline(self, call: Call) -> bytes:
         self._occupancy.enter(call)
-        task = asyncio.current_task()
+        task = asyncio.current_task(self._loop)
         assert task is not None
         self._inline.add(task)
         try:
