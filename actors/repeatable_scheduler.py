@@ -49,6 +49,7 @@ IDLE_SECONDS = 12.0  # changes wake us; this is for a change whose command was l
 QUEUES_SECONDS = 2 * IDLE_SECONDS - 1  # every other idle round looks for queues in place of schedules
 UNREADABLE_MS = 60_000
 MAX_CLOCK_GAP_MS = 2000
+MOST_LATE_SECONDS = 0.1  # of a replica that is never first: a thousand firings take about as long
 
 _EVENTS = {Fate.RAN: "occurred", Fate.COALESCED: "coalesced", Fate.MISSED: "missed", Fate.SKIPPED: "skipped"}
 
@@ -77,7 +78,7 @@ class RepeatableScheduler(RoundsActor):
         self._idle = False
         self._commanded = False
         self._gap_told = False
-        self._turns = Turns(stage.random)
+        self._turns = Turns(stage.random, most=MOST_LATE_SECONDS)
         self._outgoing = Outgoing(stage)
         self._fired = 0  # in this round
 
@@ -120,7 +121,8 @@ class RepeatableScheduler(RoundsActor):
         if not next_runs:
             self._idle = True
             return IDLE_SECONDS
-        left = (min(next_runs) - self.stage.clock.now() + behind) / 1000 + self._turns.wait
+        # Where others are at what is due now, it is theirs for a while, too.
+        left = max(0.0, (min(next_runs) - self.stage.clock.now() + behind) / 1000) + self._turns.wait
         self._idle = left > IDLE_SECONDS
         return min(IDLE_SECONDS, max(left, 0.0 if due.schedules else 0.001))
 

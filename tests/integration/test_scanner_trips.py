@@ -8,7 +8,7 @@ from random import Random
 
 from callboard import Callboard
 from callboard.runtime.testing import running
-from callboard.runtime.turns import EARLIEST_SECONDS, LATEST_SECONDS, Turns
+from callboard.runtime.turns import AT_FIRST_SECONDS, Turns
 from integration.redis_private import private_redis
 from redis_space import RedisSpace
 
@@ -38,9 +38,13 @@ async def test_scanners_that_are_told_of_jobs_ask_the_store_for_none_before_it_i
 
 
 def test_who_came_late_looks_later_until_it_gets_some() -> None:
-    turns = Turns(Random(1))
+    turns = Turns(Random(1), most=0.1)
     assert turns.wait == 0
     turns.came_late()
-    assert EARLIEST_SECONDS <= turns.wait <= LATEST_SECONDS
+    assert 0 < turns.wait <= AT_FIRST_SECONDS
+    for _ in range(20):
+        turns.came_late()
+        assert turns.wait <= 0.1
+    assert turns.wait > AT_FIRST_SECONDS
     turns.got_some()
     assert turns.wait == 0
