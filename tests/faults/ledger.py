@@ -85,10 +85,13 @@ class Ledger:
 
 
 def read(path: Path) -> list[Entry]:
-    """The entries in the order in which they were written. A ledger that nobody has opened yet is empty."""
+    """The entries in the order in which they were written. A ledger that nobody has opened yet is empty.
+
+    A line without its end is being written at this very moment: who reads beside a writer may see a part of it."""
     if not path.exists():
         return []
-    return [_entry(number, line) for number, line in enumerate(path.read_text().splitlines(), start=1)]
+    complete = path.read_text().rpartition("\n")[0]
+    return [_entry(number, line) for number, line in enumerate(complete.splitlines(), start=1)]
 
 
 def _entry(number: int, line: str) -> Entry:

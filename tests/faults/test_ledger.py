@@ -54,6 +54,16 @@ def test_a_ledger_that_was_never_opened_is_empty(tmp_path: Path) -> None:
     assert read(tmp_path / "ledger") == []
 
 
+def test_a_line_that_is_still_being_written_is_left_for_the_next_reader(tmp_path: Path) -> None:
+    path = tmp_path / "ledger"
+    ledger = Ledger(path, clock=StillClock())
+    ledger.write(RUN, Event.START)
+    whole = path.read_text()
+    path.write_text(whole + whole[:12])
+    assert [entry.run for entry in read(path)] == [RUN]
+    ledger.close()
+
+
 def test_a_line_that_is_not_a_ledger_line_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "ledger").write_text('["a",1,1]\n')
 
