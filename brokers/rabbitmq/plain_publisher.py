@@ -101,8 +101,7 @@ class PlainPublisher:
         if self._reopening is not None:
             self._reopening.cancel()
         self._forget()
-        for task in self._under_way:
-            task.cancel()
+        self._lose_all()
 
     def ended(self, code: int, reason: str) -> None:
         present = self._present
@@ -110,8 +109,7 @@ class PlainPublisher:
         if present is not None:
             present.end = (code, reason)
         if not self._link.up or not code:
-            for task in self._under_way:  # those that wait for a channel; the others learn it from aiormq
-                task.cancel()
+            self._lose_all()
             return
         log.warning("RabbitMQ closed the publishing channel of %s: %s %s", self._link.broker, code, reason)
         if code == 404:
@@ -187,4 +185,10 @@ class PlainPublisher:
             await self.open()
         except BrokerError as error:
             log.warning("The publishing channel of %s cannot be opened again: %s", self._link.broker, error)
+            self._lose_all()
             self._link.abort()
+
+    def _lose_all(self) -> None:
+        """What is under way is UNKNOWN, whether it waits for aiormq or for a channel."""
+        for task in self._under_way:
+            task.cancel()
