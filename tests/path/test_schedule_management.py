@@ -16,6 +16,7 @@ from callboard.runtime.triggers import Daylight
 from path.place import Place
 
 SOON = 60.0
+TWO = pytest.mark.parametrize("place", ["memory", "rabbitmq+redis"], indirect=True)
 
 
 async def test_a_definition_names_its_schedule_whatever_its_members_are(app: Callboard) -> None:
@@ -50,6 +51,7 @@ async def test_a_schedule_gets_another_trigger_as_a_whole(app: Callboard) -> Non
         await queue.reschedule_repeatable("nothing", every=60)
 
 
+@TWO
 async def test_an_update_of_a_part_of_a_trigger_keeps_its_other_parts(app: Callboard) -> None:
     queue = app.queue("reports")
     night = Daylight.create(missing="skip", repeated="both")
@@ -78,6 +80,7 @@ async def _reads(app: Callboard) -> list[Any]:
     return await read_all(app.connections.store.get(Schedules), "reports")
 
 
+@TWO
 async def test_an_update_takes_members_of_the_policy_and_tells_what_becomes_of_it(app: Callboard) -> None:
     queue = app.queue("reports")
     await queue.upsert_repeatable("report", every=900, policy=Policy.create(misfire_grace=30))
@@ -88,6 +91,7 @@ async def test_an_update_takes_members_of_the_policy_and_tells_what_becomes_of_i
         await queue.update_repeatable("report", {"max_instances": 0})
 
 
+@TWO
 async def test_snapshots_are_filtered_and_sorted(app: Callboard) -> None:
     queue = app.queue("reports")
     await queue.upsert_repeatable("shop.rebuild", every=900, id="b", kwargs={"tenant": "acme"})
@@ -119,6 +123,7 @@ async def test_snapshots_are_filtered_and_sorted(app: Callboard) -> None:
     assert await queue.get_task_info("nothing") is None
 
 
+@TWO
 async def test_a_local_schedule_makes_jobs_while_a_worker_runs_and_is_stored_nowhere(place: Place) -> None:
     async with place.open() as app:
         seen: list[tuple[str, dict[str, Any]]] = []
@@ -151,6 +156,7 @@ async def test_a_local_schedule_makes_jobs_while_a_worker_runs_and_is_stored_now
         assert {origin["local"] for _, origin in seen} == {True}
 
 
+@TWO
 async def test_a_queue_is_worked_where_it_is_made(place: Place) -> None:
     app, seen = place.app(), list[str]()
 

@@ -27,6 +27,7 @@ from path import process_tasks
 from path.place import Place
 
 SOON = 60.0
+THREE = pytest.mark.parametrize("place", ["memory", "rabbitmq+redis", "rabbitmq+mongodb"], indirect=True)
 LATER = datetime(2199, 1, 1, tzinfo=UTC)
 
 
@@ -63,6 +64,7 @@ def scheduler_at(place: Place, **options: Any) -> Scheduler:
     )
 
 
+@THREE
 def test_without_a_loop_it_runs_in_a_thread_with_its_own(place: Place) -> None:
     scheduler = scheduler_at(place)
     seen: list[str] = []
@@ -90,6 +92,7 @@ def test_without_a_loop_it_runs_in_a_thread_with_its_own(place: Place) -> None:
     assert all(id.startswith("tick@20") for id in seen)
 
 
+@THREE
 async def test_in_a_loop_it_runs_there_and_its_methods_answer_at_once(place: Place) -> None:
     scheduler = scheduler_at(place)
     loops: list[asyncio.AbstractEventLoop] = []
@@ -354,3 +357,52 @@ def test_stores_of_several_aliases_keep_their_tasks_apart() -> None:
         assert [info.store_alias for info in scheduler.get_task_infos()] == ["default"]
         with pytest.raises(ConfigurationError, match="'moon'"):
             scheduler.get_task_infos(store="moon")
+
+
+async def test_an_isolated_scheduler_has_a_loop_of_its_own_also_where_one_runs() -> None:
+    loops: list[asyncio.AbstractEventLoop] = []
+
+    async def tick() -> None:
+        loops.append(asyncio.get_running_loop())
+
+    scheduler = Scheduler(isolated_event_loop=True, grace_seconds=5)
+    scheduler.add_task(tick, "date", id="first")
+    async with scheduler:
+        await until(lambda: loops)
+        assert loops[0] is not asyncio.get_running_loop()
+        assert scheduler.get_task_info("first") is not None
+    scheduler.start()
+    scheduler.add_task(tick, "date", id="second")
+    await until(lambda: len(loops) >= 3)  # the first again: what was in memory ended with it
+    scheduler.shutdown()
+    assert len(asyncio.all_tasks()) == 1
+
+
+def test_scheduling_begins_after_the_startup_delay() -> None:
+    runs: list[float] = []
+    scheduler = Scheduler(startup_delay=1, grace_seconds=5)
+    scheduler.add_task(lambda: runs.append(time.monotonic()), "date", id="now")
+    began = time.monotonic()
+    with scheduler:
+        wait_until(lambda: runs)
+    assert runs[0] - began >= 1
+
+
+def test_a_task_may_add_and_change_tasks_while_the_scheduler_runs() -> None:
+    scheduler = Scheduler(grace_seconds=5)
+    seen: list[str] = []
+
+    async def on_the_loop() -> None:
+        scheduler.add_task(in_a_thread, "date", id="thread")
+        scheduler.delete_task("loop")
+        seen.append("loop")
+
+    def in_a_thread() -> None:
+        scheduler.add_task(lambda: seen.append("last"), "date", id="last")
+        seen.append("thread")
+
+    scheduler.add_task(on_the_loop, "interval", seconds=1, id="loop")
+    with scheduler:
+        wait_until(lambda: len(seen) >= 3)
+        assert sorted(task.id or "" for task in scheduler.get_tasks()) == ["last", "thread"]
+    assert sorted(seen) == ["last", "loop", "thread"]

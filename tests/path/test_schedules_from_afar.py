@@ -16,7 +16,7 @@ from path.place import Place
 
 SOON = 60.0
 AT_ONCE = 6.0  # under load; a scheduler that was not woken would sleep for 12 s. What it took is printed.
-PLACES = pytest.mark.parametrize("place", ["rabbitmq+redis", "rabbitmq+mongodb"], indirect=True)
+BY_ID, BY_DEFINITION = "by its id", "by its definition"
 
 
 @pytest.fixture
@@ -51,11 +51,19 @@ async def timed(change: Awaitable[Any]) -> tuple[float, float]:
     return began, time.time()
 
 
-@PLACES
-@pytest.mark.parametrize("named", ["by its id", "by its definition"])
+@pytest.mark.parametrize(
+    ("place", "named"),
+    [
+        ("rabbitmq+redis", BY_ID),
+        ("rabbitmq+mongodb", BY_DEFINITION),
+        pytest.param("rabbitmq+redis", BY_DEFINITION, marks=pytest.mark.soak),
+        pytest.param("rabbitmq+mongodb", BY_ID, marks=pytest.mark.soak),
+    ],
+    indirect=["place"],
+)
 async def test_what_is_changed_takes_effect_at_once(sums: Queue, named: str) -> None:
     definition: dict[str, Any] = {"task_id": "cli.add", "every": 1, "kwargs": {"left": 1, "right": 2}}
-    name: Any = "cli.add" if named == "by its id" else definition
+    name: Any = "cli.add" if named == BY_ID else definition
     took: dict[str, float] = {}
 
     await asyncio.sleep(0.5)  # the scheduler has found nothing, and sleeps
