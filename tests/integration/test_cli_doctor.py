@@ -90,7 +90,7 @@ def test_wrong_credentials_are_an_error_that_does_not_show_them(server: RedisSer
 
 async def test_a_store_that_is_not_reached_or_has_a_wrong_url_is_an_error() -> None:
     for url, sentence in (
-        ("mongodb://user:hunter2@127.0.0.1:1/x?timeout=0.2", "is unavailable"),
+        ("redis://user:hunter2@127.0.0.1:1/0?timeout=2", "is unavailable"),
         ("redis://user:hunter2@host:hunter2/0", "cannot be read"),
         ("postgres://user:hunter2@host/x", "no store is installed for postgres://***@host/x"),
     ):
