@@ -128,7 +128,7 @@ async def test_a_broker_that_forgets_again_and_again_costs_no_job_of_the_standar
         scene.start_producers(rate=RATE)
         await scene.up()
         for _ in range(WIPES):
-            await scene.a_long_run()
+            await scene.until(lambda: bool(scene.running()), "handlers run", PATIENCE_SECONDS)
             await wipe(own_rabbitmq, tmp_path)
             await asyncio.to_thread(own_rabbitmq.start)
             await scene.working()
