@@ -79,15 +79,18 @@ def pytest_report_header(config: pytest.Config) -> list[str]:
 
 @pytest.hookimpl(trylast=True)
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    """A process that runs a part of the tests tells the one that reports which servers it had."""
+    """A process that runs a part of the tests tells the one that reports which servers it had, and what passed."""
     if (output := getattr(session.config, "workeroutput", None)) is not None:
         output["servers"] = session.config.stash[_used]
+        output["passed"] = dict(session.config.stash[_passed])
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_testnodedown(node: Any) -> None:
-    for name, origin in getattr(node, "workeroutput", {}).get("servers", {}).items():
+    output = getattr(node, "workeroutput", {})
+    for name, origin in output.get("servers", {}).items():
         node.config.stash[_used][f"{name}, {node.gateway.id}"] = origin
+    node.config.stash[_passed].update(output.get("passed", {}))
 
 
 @pytest.hookimpl(wrapper=True)
@@ -104,7 +107,8 @@ def _suite_of(item: pytest.Item) -> str | None:
         return f"conformance on {place}"
     if item.get_closest_marker("path") and isinstance(item, pytest.Function) and hasattr(item, "callspec"):
         place = item.callspec.params.get("place")
-        return None if place is None else f"path of a job on {place}"
+        if isinstance(place, str):
+            return f"path of a job on {place}"
     return None
 
 

@@ -228,7 +228,7 @@ async def test_a_history_keeps_only_the_newest_attempts(app: Callboard) -> None:
         ({"backoff": {"type": "cubic"}}, r"backoff\.type: 'cubic' is not one of"),
         ({"backoff": lambda n: n}, "backoff: .*wants seconds"),
     ],
-    ids=repr,
+    ids=["below", "bool", "text", "backoff below", "backoff text", "backoff type", "backoff function"],
 )
 async def test_a_backoff_or_number_of_retries_that_makes_no_sense_is_refused(
     app: Callboard, options: dict[str, Any], complaint: str
