@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from functools import partial
 
@@ -87,8 +88,13 @@ class MongoQueueControl:
             {"name": name}, {"$setOnInsert": {"queue": queue, "state": QUEUE}}, upsert=True
         )
         await self._connection.update_one({"name": name, "paused": None}, [{"$set": {"paused": {"$toLong": "$$NOW"}}}])
-        found = await self._connection.find({"name": name}, {"_id": 0, "paused": 1}, limit=1)
-        if found and "paused" in found[0]:
+        # A worker whose row comes after this look finds the pause when it claims.
+        workers = {"queue": queue, "state": WORKER, "dead": None}
+        found, claimers = await asyncio.gather(
+            self._connection.find({"name": name}, {"_id": 0, "paused": 1}, limit=1),
+            self._connection.find(workers, {"_id": 0, "name": 1}, limit=1),
+        )
+        if found and "paused" in found[0] and claimers:
             await outlast(self._connection, found[0]["paused"])
 
     async def resume(self, queue: str) -> None:

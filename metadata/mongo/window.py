@@ -7,7 +7,7 @@ documents one by one, so the row or the pause may change in between. Two rules m
   clock; past it nothing is written and the claim looks again;
 - `pause` and `declare_dead` write their mark and then wait, by the same clock, until every claim that could have missed
   it has landed or lapsed. So no claim begins after `pause` returned, and a dead boot's late claims are among the jobs
-  that recovery takes.
+  that recovery takes. Where no worker serves the queue, `pause` need not wait: a claim looks for its worker's row.
 
 Both are judged by the clock of one server. It may jump: a claim could then outlive its window by the jump.
 
