@@ -90,7 +90,8 @@ def pytest_testnodedown(node: Any) -> None:
     output = getattr(node, "workeroutput", {})
     for name, origin in output.get("servers", {}).items():
         node.config.stash[_used][f"{name}, {node.gateway.id}"] = origin
-    node.config.stash[_passed].update(output.get("passed", {}))
+    passed: Counter[str] = node.config.stash[_passed]
+    passed.update(output.get("passed", {}))
 
 
 @pytest.hookimpl(wrapper=True)
@@ -103,8 +104,8 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
 
 def _suite_of(item: pytest.Item) -> str | None:
     part, _, _ = item.nodeid.rpartition("::")
-    if place := PLACES.get(part.removeprefix("tests/")):
-        return f"conformance on {place}"
+    if known := PLACES.get(part.removeprefix("tests/")):
+        return f"conformance on {known}"
     if item.get_closest_marker("path") and isinstance(item, pytest.Function) and hasattr(item, "callspec"):
         place = item.callspec.params.get("place")
         if isinstance(place, str):
