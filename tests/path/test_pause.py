@@ -57,7 +57,7 @@ async def test_both_workers_stop_and_go_on_within_a_second(app: Callboard) -> No
         await until(lambda: len(last) == 2)
         assert min(last.values()) - resumed < WITHIN_SECONDS
         feeding.cancel()
-        await settled(app, "emails")
+        await settled(app, "emails", timeout=60)
 
 
 async def test_running_jobs_run_on_through_a_pause(app: Callboard) -> None:
