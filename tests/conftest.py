@@ -90,8 +90,8 @@ def pytest_testnodedown(node: Any) -> None:
     output = getattr(node, "workeroutput", {})
     for name, origin in output.get("servers", {}).items():
         node.config.stash[_used][f"{name}, {node.gateway.id}"] = origin
-    passed: Counter[str] = node.config.stash[_passed]
-    passed.update(output.get("passed", {}))
+    config: pytest.Config = node.config
+    config.stash[_passed].update(output.get("passed", {}))
 
 
 @pytest.hookimpl(wrapper=True)

@@ -89,7 +89,8 @@ async def test_retries_wait_as_the_backoff_says(
         call = task if given_to == "task" else task.options(backoff=backoff)
         info = await failed(app, (await call.enqueue()).id)
     for pause, least in zip(pauses(info), expected, strict=True):
-        assert least <= pause < least + 2, (pauses(info), expected)  # exactly: tests/unit/test_retry.py
+        # The pause begins a moment before the end is noted. Exactly: tests/unit/test_retry.py
+        assert least - 0.05 <= pause < least + 2, (pauses(info), expected)
 
 
 async def test_jitter_takes_a_share_of_the_pause_away_and_never_adds(app: Callboard) -> None:
