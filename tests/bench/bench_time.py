@@ -84,7 +84,8 @@ def line(name: str, runs: Sequence[Run]) -> str:
 async def ours(folder: Path, *, store: str, broker: str, scanners: int) -> list[Run]:
     async with Timed(folder, store=store, broker=broker) as timed:
         await timed.start(scanners=scanners, workers=1)
-        await timed.enqueue(JOBS, over_seconds=SECONDS)
+        in_time = await timed.enqueue(JOBS, over_seconds=SECONDS)
+        assert in_time, f"recording the jobs took longer than {LEAD_SECONDS} s"
         return await timed.runs(JOBS)
 
 
