@@ -68,7 +68,7 @@ async def running(
         await ending
 
 
-async def settled(app: Callboard, *queues: str, timeout: float = 10.0) -> None:
+async def settled(app: Callboard, *queues: str, timeout: float = 30.0) -> None:
     """Wait until no job of these queues waits, is delayed or runs. TimeoutError after `timeout` seconds, naming what is
     left."""
     left = {}

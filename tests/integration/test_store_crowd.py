@@ -10,9 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from callboard.metadata.contract import Inspection
-from callboard.metadata.mongo import MongoStore
-from callboard.metadata.redis import RedisStore
+from callboard.metadata.contract import Inspection, Store
+from callboard.runtime.registry import make_store
 from integration.crowd_member import COUNT, QUEUE
 from mongo_space import MongoSpace
 from redis_space import RedisSpace
@@ -21,13 +20,15 @@ MEMBERS = 8
 PROGRAM = Path(__file__).with_name("crowd_member.py")
 
 
-@pytest.mark.parametrize("server", ["redis_url", "mongo_url", "mongo_replica_url"])
+@pytest.mark.parametrize(
+    "server", ["redis_url", "mongo_replica_url", pytest.param("mongo_url", marks=pytest.mark.soak)]
+)
 async def test_eight_processes_make_one_record_and_one_claim_of_each(
     request: pytest.FixtureRequest, server: str
 ) -> None:
     url = request.getfixturevalue(server)
     space: RedisSpace | MongoSpace = RedisSpace(url) if server == "redis_url" else MongoSpace(url)
-    store = space.store()
+    store = make_store(url, namespace=space.namespace)
     await store.open()
     try:
         answers = _crowd(url, space.namespace)
@@ -69,7 +70,7 @@ def _crowd(url: str, namespace: str) -> list[dict[str, list[str]]]:
             member.wait()
 
 
-async def _holds(store: RedisStore | MongoStore) -> None:
+async def _holds(store: Store) -> None:
     inspection = store.get(Inspection)
     counts = (await inspection.counts([QUEUE]))[QUEUE]
     assert (counts.active, counts.waiting) == (COUNT, COUNT)

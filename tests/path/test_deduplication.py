@@ -56,7 +56,7 @@ async def test_a_deduplication_id_without_a_window_is_free_however_its_job_ended
 
 
 async def test_a_throttle_admits_one_job_a_window_even_when_it_has_ended(app: Callboard) -> None:
-    sync = sync_task(app).options(deduplication={"id": "d", "ttl": 0.5})
+    sync = sync_task(app).options(deduplication={"id": "d", "ttl": 1.5})
     async with running(app):
         first = await sync.enqueue("first")
         await first.result(5)

@@ -149,7 +149,7 @@ async def test_a_bulk_of_more_than_one_batch_keeps_its_order_and_runs_whole(app:
 
     async with running(app):
         ids = await app.queue("bulk").add_bulk([{"task_id": "note", "args": [i]} for i in range(1000)])
-        await settled(app, "bulk")
+        await settled(app, "bulk", timeout=60)
     jobs = {job.id: job.args[0] for job in await app.queue("bulk").get_completed()}
     assert [jobs[job_id] for job_id in ids] == list(range(1000))
     assert sorted(seen) == list(range(1000))
