@@ -90,6 +90,45 @@ class DelayConformance(StoreSuite):
         )
         assert sorted(row.id for due in taken for row in due.ready) == sorted(str(n) for n in range(40))
 
+    # A scanner has looked before, and a store may have foreseen what is due next.
+
+    async def test_what_was_seen_before_is_not_due_by_the_callers_clock_alone(self, scene: Scene) -> None:
+        real = SystemClock().now()
+        await scene.add("job", run_at=real + DAY)
+        await scene.delays.take_due([QUEUE], now=real, grace=GRACE, limit=10)
+        answer = await scene.delays.take_due([QUEUE], now=real + DAY, grace=GRACE, limit=10)
+        assert len(answer.ready) == (0 if scene.store.server_time else 1)
+        if scene.store.server_time:
+            assert answer.next_due == real + DAY
+
+    async def test_what_two_scanners_have_seen_coming_is_taken_by_one(self, scene: Scene, peer: Store) -> None:
+        ids = [str(n) for n in range(5)]
+        await scene.enqueue(*(scene.new(id, run_at=scene.now + 5) for id in ids))
+        sides = (scene.delays, peer.get(Delays))
+        for side in sides:
+            assert (await side.take_due([QUEUE], now=scene.now, grace=GRACE, limit=10)).next_due == scene.now + 5
+        scene.step(5)
+        taken = await asyncio.gather(*(side.take_due([QUEUE], now=scene.now, grace=GRACE, limit=10) for side in sides))
+        rest = await scene.delays.take_due([QUEUE], now=scene.now, grace=GRACE, limit=10)
+        assert sorted(row.id for due in (*taken, rest) for row in due.ready) == ids
+
+    async def test_what_was_put_off_or_removed_since_the_last_look_is_not_taken(self, scene: Scene) -> None:
+        await scene.enqueue(*(scene.new(id, run_at=scene.now + 5) for id in ("kept", "later", "gone")))
+        assert await scene.due() == []
+        await scene.reschedule(Delay("later", scene.now + 100))
+        await scene.delays.remove(QUEUE, ["gone"], now=scene.now)
+        scene.step(5)
+        assert await scene.due() == [("kept", 1)]
+        scene.step(95)
+        assert await scene.due() == [("later", 1)]
+
+    async def test_what_is_due_earlier_than_all_that_was_seen_is_taken(self, scene: Scene) -> None:
+        await scene.add("seen", run_at=scene.now + 5)
+        assert await scene.due() == []
+        await scene.add("new", run_at=scene.now + 1)
+        scene.step(5)
+        assert await scene.due() == [("new", 1), ("seen", 1)]
+
     # -- delays that are changed -----------------------------------------------------------------------------------
 
     async def test_a_delayed_job_is_due_at_its_new_time(self, scene: Scene) -> None:
