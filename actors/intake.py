@@ -112,16 +112,16 @@ class Intake(Actor):
                 if failures == 0:
                     self.stage.log.warning("%s; nothing is taken in until it is back", error)
                 failures += 1
-                await self.stage.clock.sleep(self.stage.backoff(failures))
+                await self.stage.sleep(self.stage.backoff(failures), self._switch)
             else:
                 failures = 0
                 await self._switch.wait()
 
     async def _consume(self) -> None:
         names, broker, prefetch = self.stage.names, self.stage.broker, self._quarantine.prefetch
-        if self._consumer is not None and prefetch == self._consumed_with:
+        if self._consumer is not None and self._consumer.active and prefetch == self._consumed_with:
             return
-        if self._consumer is not None:  # before the next connection starts it again with what it had
+        if self._consumer is not None:  # before the next connection starts it again, in which nobody sees it fail
             consumer, self._consumer = self._consumer, None
             self._replaced.append(consumer)
             await consumer.cancel(requeue=False)
@@ -159,6 +159,7 @@ class Intake(Actor):
     def _connection_changed(self, connected: bool) -> None:
         if not connected and self._consumer is not None and not self._consumer.active:
             self._lost()  # else it is another connection, or an alarm
+        self._switch.set()
 
     def _lost(self) -> None:
         """Whether anything was in hand does not matter: what ends a connection may be the first that it brings."""
@@ -172,7 +173,6 @@ class Intake(Actor):
             PASSES,
             "none" if first is None else _named(first),
         )
-        self._switch.set()
 
     # --- a batch ---
 
