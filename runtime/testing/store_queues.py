@@ -31,6 +31,7 @@ class QueueConformance(StoreSuite):
     async def test_an_open_store_says_what_it_is(self, store: Store) -> None:
         assert isinstance(store.durable, bool)
         assert len(store.epoch) >= 16
+        assert isinstance(store.version, str)
         await store.ping()
         assert all(finding.message for finding in await store.check())
 

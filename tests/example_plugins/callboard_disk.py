@@ -69,6 +69,10 @@ class DiskStore:
         return self._epoch
 
     @property
+    def version(self) -> str:
+        return ""
+
+    @property
     def capabilities(self) -> frozenset[type]:
         return self._state.capabilities
 
