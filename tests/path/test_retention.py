@@ -44,7 +44,7 @@ async def test_the_settings_keep_the_newest_of_each_outcome(place: Place) -> Non
         async with running(app, concurrency=1):
             await fill(app, "default", "note", 40)
             await fill(app, "default", "broken", 30)
-            await settled(app, "default")
+            await settled(app, "default", timeout=90)
             await until_kept(app, "default", completed=10, failed=5)
         assert await newest(app, "default", "completed") == list(range(30, 40))
         assert await newest(app, "default", "failed") == list(range(25, 30))
@@ -58,7 +58,7 @@ async def test_what_a_queue_keeps_counts_before_the_settings(place: Place) -> No
             for queue in ("default", "important"):
                 await fill(app, queue, "note", 40)
             await fill(app, "important", "broken", 5)
-            await settled(app, "default", "important")
+            await settled(app, "default", "important", timeout=90)
             await until_kept(app, "default", completed=10)
             await until_kept(app, "important", completed=20, failed=0)
         assert await newest(app, "important", "completed") == list(range(20, 40))
@@ -74,7 +74,7 @@ async def test_what_a_task_keeps_counts_before_its_queue_and_only_for_its_own_jo
         async with running(app, concurrency=1):
             await fill(app, "default", "audited", 30)
             await fill(app, "default", "note", 30)
-            await settled(app, "default")
+            await settled(app, "default", timeout=90)
             await until_kept(app, "default", completed=35)
         kept = [job.task for job in await app.queue("default").get_completed()]
         assert (kept.count("audited"), kept.count("note")) == (25, 10)
@@ -86,7 +86,7 @@ async def test_jobs_are_forgotten_when_their_age_is_over_and_not_before(place: P
         async with running(app):
             await fill(app, "default", "note", 200)
             await fill(app, "default", "broken", 5)
-            await settled(app, "default")
+            await settled(app, "default", timeout=90)
             assert await app.queue("default").get_job_counts("completed") == {"completed": 200}
             await asyncio.sleep(1.2)  # their age
             await until_kept(app, "default", completed=0)
@@ -101,7 +101,7 @@ async def test_jobs_that_are_not_kept_at_all_leave_no_record(place: Place) -> No
 
         async with running(app):
             job = await forgotten.enqueue()
-            await settled(app, "default")
+            await settled(app, "default", timeout=90)
             await until_kept(app, "default", completed=0)
         assert await app.queue("default").get_job(job.id) is None
 
@@ -115,7 +115,7 @@ async def test_cancelled_and_expired_jobs_are_kept_like_failed_ones(place: Place
         await queue.add_bulk([{"task_id": "note", "args": [i], "ttl": 0.001} for i in range(10)])
         await asyncio.sleep(0.01)
         async with running(app):
-            await settled(app, "default")
+            await settled(app, "default", timeout=90)
             await until_kept(app, "default", cancelled=3, expired=3)
 
 
@@ -129,9 +129,9 @@ async def test_a_job_that_was_retried_by_hand_is_kept_by_its_new_end(place: Plac
                 with pytest.raises(JobFailed):
                     await job.result(5)
             await queue.retry_job("f0")
-            await settled(app, "default")
+            await settled(app, "default", timeout=90)
             await queue.add("broken", [2], job_id="f2")
-            await settled(app, "default")
+            await settled(app, "default", timeout=90)
             await until_kept(app, "default", failed=2)
         assert await newest(app, "default", "failed") == [0, 2]
 
