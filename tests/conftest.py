@@ -82,7 +82,7 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     """A process that runs a part of the tests tells the one that reports which servers it had, and what passed."""
     if (output := getattr(session.config, "workeroutput", None)) is not None:
         output["servers"] = session.config.stash[_used]
-        output["passed"] = dict(session.config.stash[_passed])
+        output["passed"] = {**session.config.stash[_passed]}
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -90,8 +90,7 @@ def pytest_testnodedown(node: Any) -> None:
     output = getattr(node, "workeroutput", {})
     for name, origin in output.get("servers", {}).items():
         node.config.stash[_used][f"{name}, {node.gateway.id}"] = origin
-    config: pytest.Config = node.config
-    config.stash[_passed].update(output.get("passed", {}))
+    node.config.stash[_passed].update(output.get("passed", {}))
 
 
 @pytest.hookimpl(wrapper=True)
