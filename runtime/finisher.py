@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Callable, Coroutine, Sequence
 
 import msgspec
-from msgspec import Raw
+from msgspec import UNSET, Raw, UnsetType
 
 from ..metadata.contract import MAX_BATCH, Ending, Finish, Finished, Jobs, Outcome, Ready
 from ..metadata.errors import StoreError
@@ -19,7 +19,7 @@ from ..metadata.job import State
 from .actor import Stage
 from .results import ErrorInfo, encode_error
 from .run import Run
-from .wire import ABSENT, Command, Event, body_of, encode_body
+from .wire import Command, Event, body_of, encode_body
 
 BATCH = 64  # outcomes, or claims, in a call: the store is busy with it for a millisecond, and others wait for that
 EVENT_RESULT_BYTES = 1024  # a result up to this travels with its event, and whoever waits for it need not ask the store
@@ -122,9 +122,9 @@ class Finisher:
         self._stage.dispatcher.emit(msgspec.structs.replace(late, other=answer.owner))
 
     def _event(self, run: Run, name: str, outcome: Outcome | None, now: int) -> Event:
-        result = ABSENT
+        result: Raw | UnsetType = UNSET
         if name == "completed" and outcome is not None and outcome.result is not None:
-            result = Raw(outcome.result) if len(outcome.result) <= EVENT_RESULT_BYTES else ABSENT
+            result = Raw(outcome.result) if len(outcome.result) <= EVENT_RESULT_BYTES else UNSET
         return Event(
             event=name,
             job=run.ticket.id,

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any
 
+from msgspec import UNSET, Raw
+
 from ..brokers.errors import BrokerUnavailable
 from ..metadata.contract import Admission, Cancel
 from ..metadata.errors import StoreUnavailable
@@ -81,7 +83,8 @@ class JobHandle:
                 except StoreUnavailable:  # it comes back, or the caller's timeout ends this
                     pause = LOOK_SOON_SECONDS
                 await asyncio.wait((ended,), timeout=pause)
-            return (bytes(ended.result().result) or None) if ended.done() else None
+            result = ended.result().result if ended.done() else UNSET
+            return bytes(result) if isinstance(result, Raw) else None
         finally:
             looking.cancel()
             looking.add_done_callback(_looked_at)

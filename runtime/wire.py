@@ -22,7 +22,7 @@ from collections.abc import Iterable, Sequence
 from typing import Annotated, Any
 
 import msgspec
-from msgspec import Meta, Raw, Struct
+from msgspec import UNSET, Meta, Raw, Struct, UnsetType
 
 from ..metadata.contract import Ready
 from ..metadata.job import NewJob
@@ -119,7 +119,7 @@ class Event(Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     error: str | None = None
     run_at: int | None = None
     other: str | None = None
-    result: Raw = ABSENT
+    result: Raw | UnsetType = UNSET
 
 
 class Events(Struct, frozen=True, kw_only=True):
