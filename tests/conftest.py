@@ -82,7 +82,8 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     """A process that runs a part of the tests tells the one that reports which servers it had, and what passed."""
     if (output := getattr(session.config, "workeroutput", None)) is not None:
         output["servers"] = session.config.stash[_used]
-        output["passed"] = {**session.config.stash[_passed]}
+        passed = session.config.stash[_passed]
+        output["passed"] = dict(passed)
 
 
 @pytest.hookimpl(optionalhook=True)
