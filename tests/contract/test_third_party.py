@@ -77,7 +77,7 @@ def _python(site: Path, *arguments: str, **environment: str) -> subprocess.Compl
     return subprocess.run(
         [sys.executable, *arguments],
         cwd=site.parent,
-        env={**os.environ, "PYTHONPATH": str(site), **environment},
+        env={**os.environ, "PYTEST_ADDOPTS": "", "PYTHONPATH": str(site), **environment},
         capture_output=True,
         text=True,
         timeout=230,

