@@ -304,7 +304,7 @@ async def record_pending(connection: MongoConnection, rows: Sequence[Document], 
     """Do what a scheduler left undone: `rows` are schedules that hold jobs."""
     for row in rows:
         jobs = [_unpacked(row["queue"], packed) for packed in row["pending"]]
-        await _enqueue(connection, jobs, now=now, grace=0, anew=False)
+        await _enqueue(connection, jobs, now=now, grace=0)
         await connection.write([_letting_go(connection, {"name": row["name"], "revision": row["revision"]})])
 
 
@@ -322,13 +322,12 @@ def _letting_go(connection: MongoConnection, where: Document) -> UpdateOne:
     return UpdateOne(where, {"$unset": {"pending": "", "due": ""}, "$set": {"revision": connection.revision()}})
 
 
-async def _enqueue(
-    connection: MongoConnection, jobs: Sequence[NewJob], *, now: int, grace: int, anew: bool = True
-) -> list[Enqueued]:
+async def _enqueue(connection: MongoConnection, jobs: Sequence[NewJob], *, now: int, grace: int) -> list[Enqueued]:
+    """Not anew: once the schedule has moved, somebody else may record its jobs, and have them run and forgotten."""
     return [
         answer
         for start in range(0, len(jobs), MAX_BATCH)
-        for answer in await enqueue(connection, jobs[start : start + MAX_BATCH], now=now, grace=grace, anew=anew)
+        for answer in await enqueue(connection, jobs[start : start + MAX_BATCH], now=now, grace=grace, anew=False)
     ]
 
 

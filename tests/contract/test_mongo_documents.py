@@ -34,7 +34,7 @@ from callboard.metadata.job import Deduplication, Keep, NewJob, State
 from callboard.metadata.mongo import MongoStore
 from callboard.metadata.mongo.names import job_name
 from callboard.metadata.mongo.record import LEAN
-from callboard.metadata.mongo.schedules import _packed
+from callboard.metadata.mongo.schedules import MongoSchedules, _packed
 from callboard.metadata.mongo.work import Work
 from callboard.metadata.schedule import Firing, NewSchedule
 from callboard.metadata.schedules import Fire, Schedules
@@ -524,3 +524,37 @@ async def test_what_was_fired_run_and_forgotten_is_not_recorded_again(store: Mon
     await jobs.remove(QUEUE, ["nightly@1"], now=now)
     assert await jobs.take_unpublished([QUEUE], now=now + 5_000, grace=0, limit=10) == []
     assert await store.get(Inspection).get(QUEUE, ["nightly@1"]) == [None]
+
+
+class _Overtaken:
+    """A connection on which something happens before the first insert."""
+
+    def __init__(self, connection: Any, meanwhile: Callable[[], Awaitable[None]]) -> None:
+        self._connection = connection
+        self._meanwhile = [meanwhile]
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._connection, name)
+
+    async def insert(self, documents: list[dict[str, Any]]) -> Any:
+        while self._meanwhile:
+            await self._meanwhile.pop()()
+        return await self._connection.insert(documents)
+
+
+async def test_who_is_overtaken_while_it_fires_records_nothing_again(store: MongoStore) -> None:
+    now, jobs = SystemClock().now(), store.get(Jobs)
+    new = NewSchedule(id="nightly", queue=QUEUE, trigger=b"t", definition=b"d", state=b"", next_run=now)
+    await store.get(Schedules).upsert([new], now=now)
+
+    async def meanwhile() -> None:  # the relay does the rest; the job runs, and is forgotten at once
+        assert [one.id for one in await jobs.take_unpublished([QUEUE], now=now + 1_000, grace=0, limit=10)] == ["job"]
+        await jobs.remove(QUEUE, ["job"], now=now)
+
+    overtaken: Any = _Overtaken(store._connection, meanwhile)
+    firing = Firing(
+        id="nightly", due=now, revision=1, next_run=None, state=b"", by="one", jobs=(_job("job", QUEUE, now),)
+    )
+    (fired,) = await MongoSchedules(overtaken).fire(QUEUE, [firing], now=now, grace=1_000)
+    assert fired.fire is Fire.FIRED
+    assert await store.get(Inspection).get(QUEUE, ["job"]) == [None]
