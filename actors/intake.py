@@ -37,7 +37,7 @@ from ..runtime.errors import EnqueueUncertain
 from ..runtime.quarantine import PASSES, Quarantine
 from ..runtime.replies import may_reply, reply
 from ..runtime.strict_json import Refusal
-from ..runtime.submission import Refused, Submission, SubmissionReader
+from ..runtime.submission import Refused, Submission, SubmissionReader, brief
 
 MAX_PREFETCH = 256
 BATCH = 64  # submissions that are recorded together
@@ -266,7 +266,7 @@ class Intake(Actor):
         except StoreError as error:
             if len(jobs) == 1:
                 self.stage.log.error("the store cannot take job %r: %s", jobs[0].id, error)
-                return [Refusal("store-error", f"the store cannot take it: {error}")]
+                return [Refusal("store-error", brief(f"the store cannot take it: {error}"))]
         return [outcome for job in jobs for outcome in await self._enqueue_jobs([job])]
 
     def _no_room(self, job: NewJob) -> Refusal:
@@ -277,7 +277,7 @@ class Intake(Actor):
 
     async def _put_aside(self, submissions: Sequence[Submission], outcomes: Sequence[Sequence[Outcome]]) -> None:
         letters = (
-            letter for one, became in zip(submissions, outcomes, strict=True) for letter in _letters(one, became)
+            letter for one, became in zip(submissions, outcomes, strict=True) for letter in letters_of(one, became)
         )
         while some := list(islice(letters, LETTERS)):
             self.stage.log.info("puts aside %d, the first for %s", len(some), some[0].reason)
@@ -310,7 +310,7 @@ def _named(delivery: Delivery) -> str:
     return f"routing key {delivery.routing_key[:100]!r}, message_id {delivery.message_id!r}, {delivery.size} bytes"
 
 
-def _letters(submission: Submission, outcomes: Sequence[Outcome]) -> Iterator[Letter]:
+def letters_of(submission: Submission, outcomes: Sequence[Outcome]) -> Iterator[Letter]:
     refusals = {index: outcome for index, outcome in enumerate(outcomes) if isinstance(outcome, Refusal)}
     if not refusals:
         return

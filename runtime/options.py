@@ -16,6 +16,7 @@ from ..metadata.job import Deduplication
 from .duration import MAX_SECONDS, Duration, seconds_to_ms
 from .errors import InvalidJob
 from .job_id import check_id
+from .json_value import shown
 from .retry import Backoff, RetryPolicy, parse_retries
 from .settings import Retain
 
@@ -73,13 +74,13 @@ class CallOptions(Struct, frozen=True, kw_only=True):
         """Raises InvalidJob (a ValueError) or TypeError, naming the option and its value."""
         if depends_on is not None:
             raise InvalidJob(
-                f"depends_on is not supported yet (given: {depends_on!r:.100}); enqueue the dependent job from the "
+                f"depends_on is not supported yet (given: {shown(depends_on)}); enqueue the dependent job from the "
                 "task that it waits for"
             )
         if delay is not None and run_at is not None:
-            raise InvalidJob(f"give delay ({delay!r}) or run_at ({run_at!r}), not both")
+            raise InvalidJob(f"give delay ({shown(delay)}) or run_at ({shown(run_at)}), not both")
         if meta is not None and not isinstance(meta, Mapping):
-            raise TypeError(f"meta must be a mapping, not {meta!r:.100}")
+            raise TypeError(f"meta must be a mapping, not {shown(meta)}")
         return cls(
             queue=queue,
             job_id=None if job_id is None else check_id(job_id),
@@ -98,24 +99,24 @@ class CallOptions(Struct, frozen=True, kw_only=True):
 
 def parse_priority(value: object) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or not HIGHEST_PRIORITY <= value <= LOWEST_PRIORITY:
-        raise InvalidJob(f"priority must be a whole number from 1 (first) to 10 (last), not {value!r:.100}")
+        raise InvalidJob(f"priority must be a whole number from 1 (first) to 10 (last), not {shown(value)}")
     return value
 
 
 def parse_deduplication(value: Mapping[str, Any]) -> Deduplication:
     """{"id": ..., "ttl": seconds, "extend": bool, "replace": bool}; only `id` is needed."""
     if not isinstance(value, Mapping):
-        raise TypeError(f"deduplication must be a mapping such as {{'id': 'customer-7'}}, not {value!r:.100}")
+        raise TypeError(f"deduplication must be a mapping such as {{'id': 'customer-7'}}, not {shown(value)}")
     unknown = set(value) - {"id", "ttl", "extend", "replace"}
     if unknown:
         first = sorted(map(str, unknown))[0]
-        raise InvalidJob(f"deduplication has no member {first!r}; known are id, ttl, extend, replace")
+        raise InvalidJob(f"deduplication has no member {shown(first)}; known are id, ttl, extend, replace")
     name = value.get("id")
     if not isinstance(name, str) or not name or len(name.encode(errors="replace")) > 256 or not name.isprintable():
-        raise InvalidJob(f"deduplication.id must be 1 to 256 bytes of printable text, not {name!r:.100}")
+        raise InvalidJob(f"deduplication.id must be 1 to 256 bytes of printable text, not {shown(name)}")
     for flag in ("extend", "replace"):
         if not isinstance(value.get(flag, False), bool):
-            raise InvalidJob(f"deduplication.{flag} must be true or false, not {value[flag]!r:.100}")
+            raise InvalidJob(f"deduplication.{flag} must be true or false, not {shown(value[flag])}")
     ttl = value.get("ttl")
     if value.get("extend") and ttl is None:
         raise InvalidJob("deduplication.extend needs a ttl: without one there is no window to extend")
@@ -136,7 +137,7 @@ def moment_to_ms(value: datetime | float, name: str) -> int:
             )
         return round((value - datetime(1970, 1, 1, tzinfo=UTC)) / timedelta(milliseconds=1))
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= MAX_SECONDS * 10:
-        raise InvalidJob(f"{name} must be an aware datetime or Unix seconds, not {value!r:.100}")
+        raise InvalidJob(f"{name} must be an aware datetime or Unix seconds, not {shown(value)}")
     return round(value * 1000)
 
 
@@ -159,5 +160,5 @@ def _duration(value: Duration | None, name: str) -> int | None:
 def _positive(value: Duration | None, name: str) -> int | None:
     milliseconds = _duration(value, name)
     if milliseconds == 0:
-        raise InvalidJob(f"{name} must be more than 0 seconds, not {value!r}")
+        raise InvalidJob(f"{name} must be more than 0 seconds, not {shown(value)}")
     return milliseconds

@@ -17,7 +17,8 @@ from typing import Any
 from ..brokers.message import Delivery, Message
 from ..metadata.contract import Admission, Enqueued
 from .settings import Settings
-from .strict_json import Refusal
+from .strict_json import MAX_PATH, Refusal
+from .submission import brief
 from .wire import encode
 
 MADE_BY_RABBITMQ = ("amq.rabbitmq.reply-to.", "amq.gen-")
@@ -64,13 +65,13 @@ def _job(outcome: Enqueued | Refusal) -> dict[str, Any]:
 
 
 def _error(refusal: Refusal) -> dict[str, str]:
-    return {"code": refusal.code, "message": refusal.message, "path": refusal.path}
+    return {"code": refusal.code, "message": brief(refusal.message), "path": refusal.path[:MAX_PATH]}
 
 
 def _within_limit(told: dict[str, Any]) -> bytes:
     encoded = encode(told)
-    jobs = told.get("jobs", [])
-    while len(encoded) > MAX_REPLY:  # each turn halves what is told of the jobs
+    all_jobs = jobs = told.get("jobs", [])
+    while len(encoded) > MAX_REPLY and jobs:  # each turn halves what is told of the jobs; the rest is short
         jobs = jobs[: len(jobs) // 2]
-        encoded = encode({**told, "jobs": jobs, "left_out": len(told["jobs"]) - len(jobs)})
+        encoded = encode({**told, "jobs": jobs, "left_out": len(all_jobs) - len(jobs)})
     return encoded

@@ -34,6 +34,7 @@ from .strict_json import Document, JsonLimits, JsonRefused, Refusal, cut_up, poi
 from .wire import decode_body, encode_body
 
 MESSAGE_ID_HEADER = "callboard-message-id"  # goes before the property, which some clients set anew for each publish
+MAX_MESSAGE = 500  # characters of a refusal's message
 UNDECODABLE_HEADER = "x-undecodable"  # the broker's: see brokers/rabbitmq/tolerant.py
 
 _OPTIONS = ("delay", "run_at", "priority", "retries", "backoff", "timeout", "ttl", "deduplication", "meta")
@@ -72,7 +73,12 @@ class Submission(Struct, frozen=True):
 class _Refuse(Exception):
     def __init__(self, code: str, message: str, path: str = "") -> None:
         super().__init__(message)
-        self.refusal = Refusal(code, message, path)
+        self.refusal = Refusal(code, brief(message), path)
+
+
+def brief(message: str) -> str:
+    """A sentence that is told of a job to whoever sent it: what it quotes may have any length."""
+    return message if len(message) <= MAX_MESSAGE else message[: MAX_MESSAGE - 3] + "..."
 
 
 def limits_of(settings: Settings) -> JsonLimits:
