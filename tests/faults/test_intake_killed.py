@@ -2,7 +2,7 @@
 At which steps of the code it may die is enumerated in test_intake_steps.py.
 
 Injects: SIGKILL of one of the intakes, at a random moment soon after it has begun to take in, started again at once.
-Bites: a kill counts if submissions were left then, and five have to.
+Bites: a kill counts if submissions were left then, and three have to.
 Passes: as many jobs as ids, each run once; no submission is left, none was put aside.
 """
 
@@ -17,7 +17,7 @@ import pytest
 from faults import ledger
 from faults.door import TAKES_IN, Door, good, unfinished
 
-WITHIN_SECONDS = 0.08
+WITHIN_SECONDS = 0.03
 
 
 @pytest.mark.slow
@@ -58,7 +58,7 @@ async def kill_while_taking_in(door: Door, *, count: int, intakes: int) -> None:
     jobs, letters = await door.settled(final=count, letters=0, seconds=120)
     runs = Counter(e.run.job for e in ledger.read(door.scene.ledger) if e.event is ledger.Event.START)
     print(f"{kills} kills, {hits} with submissions left; {len(jobs)} jobs, {sum(runs.values())} runs")
-    assert hits >= 5
+    assert hits >= 3
     assert len(jobs) == count
     assert unfinished(jobs, ids) == []
     assert runs == Counter(ids)
