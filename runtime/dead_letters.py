@@ -16,17 +16,18 @@ retention actor takes the oldest away.
 
 from __future__ import annotations
 
+import logging
 import secrets
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import msgspec
-from msgspec import Struct, field
+from msgspec import Struct, field, structs
 
 from ..brokers.errors import BrokerUnavailable
 from ..brokers.message import Delivery, Message, Receipt
 from .connections import Connections
-from .job_id import check_queue
+from .job_id import MAX_ID_BYTES, check_queue
 from .settings import Settings
 
 if TYPE_CHECKING:
@@ -43,6 +44,9 @@ LETTER, REASON, DETAIL, PATH, TIME, EXCHANGE, ROUTING_KEY, SIZE, PROPERTIES = (
     f"callboard-{name}"
     for name in ("letter", "reason", "detail", "path", "time", "exchange", "routing-key", "size", "properties")
 )
+OURS = frozenset({LETTER, REASON, TIME, SIZE})
+
+log = logging.getLogger(__name__)
 
 
 class Letter(Struct, frozen=True, kw_only=True):
@@ -85,7 +89,12 @@ class DeadLetters:
         connections = self._connections
         timeout = connections.settings.confirm_timeout
         messages = [self._message(letter) for letter in letters]
-        receipts = await connections.broker.publish(messages, timeout=timeout)
+        try:
+            receipts = await connections.broker.publish(messages, timeout=timeout)
+        except ValueError as error:  # a fault of ours, which must not hold up what came with it
+            log.error("%d letters are put aside without what is known of them: %s", len(letters), error)
+            messages = [_bare(message) for message in messages]
+            receipts = await connections.broker.publish(messages, timeout=timeout)
         if Receipt.RETURNED in receipts:  # somebody deleted the queue
             try:
                 await connections.broker.redeclare(connections.names.exchanges())
@@ -117,6 +126,12 @@ class DeadLetters:
         )
 
 
+def _bare(message: Message) -> Message:
+    """With nothing in its headers that a stranger wrote."""
+    headers = {name: value for name, value in (message.headers or {}).items() if name in OURS}
+    return structs.replace(message, headers=headers)
+
+
 def lifetime(settings: Settings) -> int | None:
     """For how many ms the broker keeps a letter; None: for ever."""
     seconds = settings.dead_letter_seconds
@@ -134,13 +149,13 @@ def queue_of(delivery: Delivery) -> str | None:
 def encode_properties(delivery: Delivery, message_id: str | None = None) -> str:
     """JSON that fits into a header, whatever a stranger put there; without the headers where they are too much."""
     known = {
-        "message_id": message_id or delivery.message_id,
+        "message_id": message_id if message_id and _is_short(message_id) else delivery.message_id,
         "correlation_id": delivery.correlation_id,
         "reply_to": delivery.reply_to,
         "content_type": delivery.content_type,
         "content_encoding": delivery.content_encoding,
     }
-    given: dict[str, Any] = {name: value for name, value in known.items() if value is not None}
+    given: dict[str, Any] = {name: value for name, value in known.items() if value is not None and _is_short(value)}
     try:
         encoded = msgspec.json.encode({**given, "headers": delivery.headers}, enc_hook=repr)
     except (ValueError, TypeError, RecursionError) as error:
@@ -148,6 +163,14 @@ def encode_properties(delivery: Delivery, message_id: str | None = None) -> str:
     if len(encoded) > MAX_PROPERTIES:
         encoded = msgspec.json.encode({**given, "headers_left_out": f"{len(encoded)} bytes"})
     return encoded.decode()
+
+
+def _is_short(text: str) -> bool:
+    """It is Unicode, and of the length that AMQP allows for a property, or we for an id."""
+    try:
+        return len(text.encode()) <= MAX_ID_BYTES
+    except UnicodeEncodeError:
+        return False
 
 
 def _unicode(text: str, limit: int) -> str:

@@ -16,6 +16,8 @@ from ..message import Message
 METHOD, HEADER, BODY, HEARTBEAT = 1, 2, 3, 8  # kinds of frames
 FRAME_OVERHEAD = 8
 FRAME_END = 0xCE
+FRAME_MAX = 131_072  # bytes; what RabbitMQ proposes
+BESIDES_HEADERS = 2048  # bytes of a header frame: at most 6 short texts of 256, and numbers
 HEARTBEAT_FRAME = b"\x08\x00\x00\x00\x00\x00\x00\xce"
 
 BASIC_CANCEL = 60 << 16 | 30
@@ -60,8 +62,8 @@ def _read_short(arguments: bytes, position: int) -> tuple[str, int]:
     return arguments[position + 1 : end].decode(errors="replace"), end
 
 
-def shape(message: Message) -> Shape:
-    """ValueError: AMQP cannot carry a value."""
+def shape(message: Message, *, frame_max: int = FRAME_MAX) -> Shape:
+    """ValueError: AMQP cannot carry a value, or not in a frame of `frame_max` bytes: RabbitMQ would hang up."""
     method = (
         _PUBLISH + _short(message.exchange) + _short(message.routing_key) + (b"\x01" if message.mandatory else b"\x00")
     )
@@ -71,7 +73,10 @@ def shape(message: Message) -> Shape:
         if not all(isfinite(value) for value in message.headers.values() if isinstance(value, float)):
             raise ValueError("a header is not a finite number: RabbitMQ would close the connection")
         flags |= 1 << 13
-        parts.append(encode.field_table(message.headers))
+        table = encode.field_table(message.headers)
+        if len(table) > frame_max - BESIDES_HEADERS:
+            raise ValueError(f"{len(table)} bytes of headers; with the other properties, a frame takes {frame_max}")
+        parts.append(table)
     parts.append(b"\x02" if message.persistent else b"\x01")
     if message.priority is not None:
         flags |= 1 << 11
@@ -95,13 +100,14 @@ class Shapes:
 
     def __init__(self) -> None:
         self._shapes: dict[tuple[object, ...], Shape] = {}
+        self.frame_max = FRAME_MAX
 
     def __len__(self) -> int:
         return len(self._shapes)
 
     def of(self, message: Message) -> Shape:
         if message.headers or (message.correlation_id, message.reply_to, message.expiration) != _NOTHING:
-            return shape(message)
+            return shape(message, frame_max=self.frame_max)
         key = (
             message.exchange,
             message.routing_key,

@@ -56,7 +56,7 @@ class PlainPublisher:
 
     async def publish(self, messages: Sequence[Message], *, timeout: float) -> Sequence[Receipt]:
         for message in messages:
-            shape(message)  # ValueError: before anything is sent
+            shape(message, frame_max=self._link.frame_max)  # ValueError: before anything is sent
         receipts = [Receipt.UNKNOWN] * len(messages)
         if not messages or self._link.blocked or not self._link.up:
             return receipts

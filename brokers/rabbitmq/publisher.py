@@ -85,7 +85,7 @@ class Publisher:
     async def open(self) -> None:
         self._channel = await self._link.channel(confirms=True)
         self._number = self._channel.number
-        self._frame_max = self._link.frame_max
+        self._frame_max = self._shapes.frame_max = self._link.frame_max
         self._in_flight.clear()
         self._first, self._counted = 1, 0
         self._link.assemble(self._number, self)

@@ -285,6 +285,15 @@ async def test_a_requeued_letter_comes_as_it_was_and_under_its_id(app: Callboard
     assert (letter.reason, letter.properties["message_id"]) == ("content-type", "late-1")
 
 
+@pytest.mark.parametrize("body", [b"nope", b'{"task":"add","args":[1]}'])
+async def test_headers_that_would_grow_in_a_letter_hold_nothing_up(stranger: Stranger, body: bytes) -> None:
+    reply = await stranger.ask(body, headers={"callboard-message-id": "\x01" * 32_000})
+    assert reply["ok"] is False
+    (letter,) = await stranger.letters(1)
+    assert letter.body == body
+    assert (await stranger.ask({"task": "add", "args": [1]}))["ok"] is True
+
+
 async def test_what_is_refused_again_is_requeued_once_and_no_faster_than_asked_for(stranger: Stranger) -> None:
     for number in range(3):
         await stranger.submit(b"%d" % number)

@@ -138,3 +138,10 @@ def test_what_amqp_cannot_carry_is_refused_before_anything_is_sent() -> None:
         codec.shape(Message(exchange="e", routing_key="k" * 256, body=b""))
     with pytest.raises(ValueError, match="finite"):
         codec.shape(Message(exchange="e", routing_key="k", body=b"", headers={"h": float("nan")}))
+
+
+def test_headers_that_no_frame_can_carry_are_refused() -> None:
+    message = Message(exchange="x", routing_key="k", body=b"", headers={"a": "x" * 70_000, "b": "x" * 60_000})
+    with pytest.raises(ValueError, match="bytes of headers"):
+        codec.shape(message)
+    codec.shape(message, frame_max=140_000)

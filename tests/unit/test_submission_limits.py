@@ -121,3 +121,25 @@ async def test_a_reply_that_is_too_long_leaves_out_the_jobs_at_the_end(app: Call
     )
     assert told["left_out"] + len(told["jobs"]) == 999
     assert told["jobs"]
+
+
+@pytest.mark.parametrize("long", ["a" * 32_000, "\x01" * 32_000, '"' * 32_000, "é" * 129, "\ud800"])
+@pytest.mark.parametrize("body", [b"nope", b'{"task":"t"}', b'[{"task":"t"},0]', b'{"task":"t","id":1}'])
+async def test_a_long_message_id_is_no_id_and_not_kept(app: Callboard, body: bytes, long: str) -> None:
+    delivery = Read(body, message_id="m-1", callboard_message_id=long)
+    submission, told, kept = await judged(app, delivery)
+    assert submission.jobs == []
+    assert told["ok"] is False
+    for message in kept:
+        assert message.headers is not None
+        assert json.loads(message.headers["callboard-properties"])["message_id"] == "m-1"
+
+
+async def test_a_letter_that_no_frame_can_carry_is_kept_without_what_is_known_of_it(app: Callboard) -> None:
+    delivery = Read(b"nope", h="x" * 5000)
+    submission = SubmissionReader(app, NAMES).read(delivery)
+    broker = Recording(frame_max=1000)
+    assert await dead_letters(app, broker).keep(list(letters_of(submission, outcomes(submission)))) == []
+    (message,) = broker.taken
+    assert message.body == b"nope"
+    assert set(message.headers or ()) == {f"callboard-{name}" for name in ("letter", "reason", "time", "size")}
