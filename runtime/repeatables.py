@@ -11,8 +11,6 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-import msgspec
-
 from ..metadata.contract import MAX_BATCH, QueueControl
 from ..metadata.schedule import NewSchedule, Resumption, Schedule
 from ..metadata.schedules import Resume, Schedules, Upsert, Upserted
@@ -34,6 +32,7 @@ from .schedule_record import (
     read_schedule,
     resumed_state,
     same_trigger,
+    succeeding,
     template,
 )
 from .task_info import TaskInfo, selected, task_info
@@ -107,7 +106,7 @@ class RepeatableQueue(LocalQueue):
         people. Raises InvalidJob, TriggerInvalid."""
         job = self.app.new_job(task_id, args, kwargs, options, queue=self.name)
         schedule_id = check_schedule_id(task_id if id is None else id)
-        earliest = None if since is None else to_ms(since) - 1
+        earliest = None if since is None else to_ms(since)
         state, next_run = first_state(trigger, id=schedule_id, now=job.created_at, since=earliest)
         return NewSchedule(
             id=schedule_id,
@@ -290,8 +289,7 @@ class RepeatableQueue(LocalQueue):
             return new
         if same_trigger(record, ours.given):
             return continued(new, read, now=self.app.clock.now())
-        state, next_run = first_state(ours.given, id=new.id, now=ours.state.anchor, before=read.state)
-        return msgspec.structs.replace(new, state=state, next_run=next_run)
+        return succeeding(new, read.state)
 
     async def find_repeatable(self, schedule: ScheduleName) -> ReadSchedule:
         """As it was read from the store, for who works with triggers. Raises UnknownSchedule, InvalidJob."""

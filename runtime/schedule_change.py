@@ -83,7 +83,7 @@ def changed(app: Callboard, read: ReadSchedule, changes: Mapping[str, Any]) -> N
     if unknown:
         raise InvalidJob(f"unknown member {unknown[0]!r}; known: {', '.join(sorted(known))}")
     trigger = _changed_trigger(read.given, {name: changes[name] for name in changes if name in _TIMING})
-    state, next_run = first_state(trigger, id=read.record.id, now=app.clock.now(), before=read.state)
+    state, next_run = first_state(trigger, id=read.record.id, now=app.clock.now())
     return NewSchedule(
         id=read.record.id,
         queue=read.record.queue,

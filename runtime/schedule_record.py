@@ -20,7 +20,7 @@ from ..metadata.job import NewJob
 from ..metadata.schedule import NewSchedule, Schedule
 from .errors import CallboardError, InvalidJob
 from .job_id import MAX_ID_BYTES
-from .triggers import STAMP, Fate, Policy, StoredTrigger, Trigger, TriggerInvalid, fires_at
+from .triggers import STAMP, At, Fate, Policy, StoredTrigger, Trigger, TriggerInvalid, fires_at
 from .triggers import decode_policy as _decode_policy
 from .triggers import decode_trigger as _decode_trigger
 from .triggers.grid import from_ms, to_ms
@@ -165,22 +165,27 @@ def encode_state(state: ScheduleState) -> bytes:
     return msgspec.json.encode(state)
 
 
-def first_state(
-    given: Trigger, *, id: str, now: int, before: ScheduleState | None = None, since: int | None = None
-) -> tuple[bytes, int | None]:
-    """State and next_run of a schedule that begins, or begins anew, at `now`. `before` hands its past on. `since`:
-    occurrences later than that count, in place of those later than `now`."""
+def first_state(given: Trigger, *, id: str, now: int, since: int | None = None) -> tuple[bytes, int | None]:
+    """State and next_run of a schedule that begins, or begins anew, at `now`. Occurrences from `since` on count, in
+    place of those later than `now`. A trigger's only moment is late, not over, once it has passed: its fate is for the
+    policy to say."""
     trigger = given.anchored(from_ms(now))
+    if since is None and isinstance(given, At):
+        since = to_ms(given.moment)
     state = ScheduleState(
         version=VERSION,
         engine=STAMP,
         anchor=now,
-        expected=_ms(trigger.next_after(from_ms(now if since is None else since))),
-        running=before.running if before else (),
-        totals=before.totals if before else {},
-        history=before.history if before else (),
+        expected=_ms(trigger.next_after(from_ms(now if since is None else since - 1))),
     )
     return encode_state(state), run_at(trigger, state.expected, id)
+
+
+def succeeding(new: NewSchedule, before: ScheduleState) -> NewSchedule:
+    """`new`, which begins anew, with the past of the schedule whose place it takes."""
+    begun = msgspec.json.decode(new.state, type=ScheduleState)
+    state = msgspec.structs.replace(begun, running=before.running, totals=before.totals, history=before.history)
+    return msgspec.structs.replace(new, state=encode_state(state))
 
 
 def resumed_state(read: ReadSchedule, *, now: int) -> tuple[bytes, int | None]:

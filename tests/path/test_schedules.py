@@ -256,6 +256,18 @@ async def test_an_update_changes_what_it_names_and_tells_the_difference(app: Cal
         await queue.update_repeatable("nothing", {"priority": 4})
 
 
+async def test_a_moment_that_is_now_or_past_is_due_also_in_another_schedules_place(app: Callboard) -> None:
+    queue, soon = app.queue("reports"), time.time()
+    assert await queue.upsert_repeatable("report", trigger=At(datetime.now(UTC)), id="new") is not None
+    await queue.upsert_repeatable("report", every=900)
+    due = await queue.upsert_repeatable("report", trigger=At(datetime.now(UTC)))
+    assert due is not None
+    assert soon - 1 < due <= time.time()
+    await queue.upsert_repeatable("report", every=900)
+    moment = datetime(2020, 1, 1, tzinfo=UTC)
+    assert await queue.reschedule_repeatable("report", trigger=At(moment)) == moment.timestamp()
+
+
 async def test_of_many_updates_at_once_none_is_lost(app: Callboard) -> None:
     queue = app.queue("reports")
     await queue.upsert_repeatable("report", every=900)
