@@ -27,7 +27,6 @@ from ..errors import ConfigurationError
 from ..options import CallOptions, ExecutorName
 from ..registry import find_actor, store_class
 from ..task import Task, default_name
-from ..triggers import At
 from ..triggers.daylight import zone_of
 from ..wire import Command
 from .bridge import LoopThread
@@ -208,17 +207,16 @@ class House:
 
     def _new(self, app: Callboard, task: ScheduledTask) -> NewSchedule:
         queue, _ = self._place(task)
-        trigger = task.settled_trigger()
         new = app.queue(queue).new_schedule(
             self._name(task),
-            trigger,
+            task.settled_trigger(),
             id=task.id,
             args=task.args,
             kwargs=task.kwargs,
             options=CallOptions(),
             policy=task.policy(self._configuration),
             name=task.name,
-            since=_since(trigger),
+            since=task.first_run_time if isinstance(task.first_run_time, datetime) else None,
         )
         return msgspec.structs.replace(new, next_run=None) if task.begins_paused else new
 
@@ -296,11 +294,6 @@ def _names(bare: str, suffix: str) -> Iterator[str]:
     yield bare + suffix
     if "<l" in bare:
         yield from (f"{bare}-{number}{suffix}" for number in range(2, MAX_NAMESAKES))
-
-
-def _since(trigger: object) -> datetime | None:
-    """A moment that has passed is late, not over: the policy says what becomes of it."""
-    return trigger.moment if isinstance(trigger, At) else None
 
 
 def _as_run_by(function: Callable[..., Any], kind: ExecutorKind, name: str) -> tuple[Callable[..., Any], ExecutorName]:

@@ -182,7 +182,7 @@ class BaseScheduler(Lifetime):
         made = trigger_of(trigger, trigger_args, timezone=self.timezone)
         pending = self._pending(task_id, store)
         if pending is not None:
-            pending.trigger = made
+            pending.retrigger(made)
             return
         self._for_one(task_id, store, lambda desk, name: desk.reschedule(name, made))
 

@@ -172,6 +172,8 @@ class ScheduledTask:
         changed = self.copy(self.fn or "")
         for name, value in updates.items():
             setattr(changed, name.replace("misfire_", "mistrigger_"), value)
+        if "trigger" in updates:
+            changed.retrigger(changed.trigger)
         changed.settle(configuration, now=datetime.now(UTC))
         before, after = vars(self), vars(changed)
         differing = {
@@ -180,6 +182,7 @@ class ScheduledTask:
             if before[name] != after[name]
         }
         if not dry_run:
+            self.first_run_time = changed.first_run_time
             for name, (_, value) in differing.items():
                 setattr(self, name, value)
         return differing
@@ -202,14 +205,21 @@ class ScheduledTask:
         self.trigger = trigger_of(self.trigger, self.trigger_args, timezone=configuration.zone)
         self.trigger_args = {}
         if isinstance(self.first_run_time, str | datetime):
-            first = moment_in(self.first_run_time, configuration.zone, "next_run_time")
-            self.trigger = first_run_at(self.trigger, first)
-            self.first_run_time = UNSET
+            self.first_run_time = moment_in(self.first_run_time, configuration.zone, "next_run_time")
+            self.settled_trigger()
         self.policy(configuration)
 
     def settled_trigger(self) -> Trigger:
+        """With its first run. Raises TriggerInvalid."""
         assert isinstance(self.trigger, Trigger)  # after `settle`
-        return self.trigger
+        first = self.first_run_time
+        return first_run_at(self.trigger, first) if isinstance(first, datetime) else self.trigger
+
+    def retrigger(self, trigger: Trigger | str | None) -> None:
+        """Of what is in no store yet: the first run that was wanted of the old trigger goes with it."""
+        self.trigger = trigger
+        if not self.begins_paused:
+            self.first_run_time = UNSET
 
     def policy(self, configuration: Configuration) -> Policy:
         given = {name: getattr(self, name) for name in POLICY_NAMES}

@@ -168,6 +168,8 @@ def alias_of(trigger: Trigger) -> str:
             return "date"
         case AllOf():
             return "and"
+        case AnyOf(parts=(At(moment=first), Cron() as rest)) if first == trigger.start:
+            return alias_of(rest)  # which was given a first run
         case AnyOf():
             return "or"
     return type(trigger).__name__.lower()

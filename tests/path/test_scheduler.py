@@ -359,6 +359,30 @@ def test_stores_of_several_aliases_keep_their_tasks_apart() -> None:
             scheduler.get_task_infos(store="moon")
 
 
+def test_a_first_run_now_is_not_too_late_and_once_more_is_another_run() -> None:
+    seen: list[str] = []
+    scheduler = Scheduler(grace_seconds=5)
+    now = datetime.now(UTC)
+    scheduler.add_task(lambda: seen.append("early"), "interval", minutes=10, next_run_time=now, id="early")
+    with scheduler:
+        scheduler.add_task(lambda: seen.append("interval"), "interval", minutes=10, next_run_time=now, id="interval")
+        scheduler.add_task(lambda: seen.append("cron"), "cron", hour=3, next_run_time=now, id="cron")
+
+        def once() -> None:
+            seen.append("once")
+
+        scheduler.add_task(once, id="once", replace_existing=True)
+        wait_until(lambda: {"early", "interval", "cron", "once"} <= set(seen))
+        assert [info.id for info in scheduler.get_task_infos(trigger="cron")] == ["cron"]
+        scheduler.add_task(once, id="once", replace_existing=True)
+        wait_until(lambda: seen.count("once") == 2)
+        scheduler.reschedule_task("interval", trigger="date", run_at=datetime.now(UTC))
+        wait_until(lambda: seen.count("interval") == 2)
+        info = scheduler.get_task_info("once")
+        assert info is not None
+        assert info.totals == {"ran": 2}
+
+
 async def test_an_isolated_scheduler_has_a_loop_of_its_own_also_where_one_runs() -> None:
     loops: list[asyncio.AbstractEventLoop] = []
 

@@ -192,13 +192,17 @@ def test_the_first_run_may_be_said() -> None:
     grid, clock = scheduler.get_task("grid"), scheduler.get_task("clock")
     assert grid is not None
     assert clock is not None
-    assert grid.trigger == Every(600, start=NEW_YEAR)
+    assert grid.settled_trigger() == Every(600, start=NEW_YEAR)
     first = datetime(2030, 1, 1, 12, tzinfo=ZoneInfo("Europe/Berlin"))
-    assert isinstance(clock.trigger, AnyOf)
-    assert [clock.trigger.next_after(moment) for moment in (NEW_YEAR, first)] == [
+    timed = clock.settled_trigger()
+    assert isinstance(timed, AnyOf)
+    assert [timed.next_after(moment) for moment in (NEW_YEAR, first)] == [
         first,
         datetime(2030, 1, 2, 5, tzinfo=ZoneInfo("Europe/Berlin")),
     ]
+    scheduler.reschedule_task("grid", trigger="interval", minutes=5)
+    scheduler.update_task("clock", trigger=Every(300))
+    assert grid.settled_trigger() == clock.settled_trigger() == Every(300)
 
 
 def test_loggers_have_the_documented_names() -> None:
