@@ -11,14 +11,27 @@ from msgspec import Struct
 
 from ..brokers.message import Delivery
 from ..brokers.topology import Names
-from .dead_letters import DETAIL, EXCHANGE, LETTER, PATH, PROPERTIES, REASON, ROUTING_KEY, SIZE, TIME
+from .dead_letters import (
+    DETAIL,
+    EXCHANGE,
+    LETTER,
+    PATH,
+    PROPERTIES,
+    REASON,
+    ROUTING_KEY,
+    SIZE,
+    TIME,
+    encode_properties,
+)
+from .submission import message_id
 
 LAST_MOMENT = 253_402_300_800_000  # the year 10,000, in ms
 
 
 class DeadLetter(Struct, frozen=True, kw_only=True):
     """`at`: ms since the Unix epoch. `body` is what was kept of `size` bytes. `properties`: those it was published
-    with, its headers among them. All of it may be hostile text, but for an `exchange` that is one of ours."""
+    with, its headers among them. All of it may be hostile text, but for an `exchange` that is one of ours. `named`: its
+    id was given to it; else it is made of what the letter holds, and an equal letter has the same one."""
 
     id: str
     reason: str
@@ -31,6 +44,7 @@ class DeadLetter(Struct, frozen=True, kw_only=True):
     body: bytes
     properties: dict[str, Any]
     looks: int = 0
+    named: bool = True
 
     @property
     def complete(self) -> bool:
@@ -89,9 +103,12 @@ def read_letter(delivery: Delivery, names: Names) -> DeadLetter:
         time = death.get("time")
         at = round(time.timestamp() * 1000) if isinstance(time, datetime) else None
         kept = {name: value for name, value in headers.items() if not name.startswith("x-")}
-        properties = {"message_id": delivery.message_id, "content_type": delivery.content_type, "headers": kept}
+        encoded = encode_properties(delivery, message_id(delivery), kept)
+        properties = object_of(msgspec.json.decode(encoded))
+    name = (not death and text_of(headers.get(LETTER))) or text_of(properties.get("message_id")) or delivery.message_id
     return DeadLetter(
-        id=(not death and text_of(headers.get(LETTER))) or delivery.message_id or hashlib.sha256(body).hexdigest()[:16],
+        id=name or _made_of(delivery),
+        named=bool(name),
         reason=reason,
         detail=text_of(headers.get(DETAIL)),
         path=text_of(headers.get(PATH)),
@@ -103,6 +120,13 @@ def read_letter(delivery: Delivery, names: Names) -> DeadLetter:
         properties=properties,
         looks=number_of(headers.get("x-delivery-count")) or 0,
     )
+
+
+def _made_of(delivery: Delivery) -> str:
+    """The same at each look: the body, and what RabbitMQ wrote on it."""
+    death = repr(sorted(_latest_death(delivery.headers).items(), key=str))
+    said = f"{delivery.routing_key} {death} ".encode(errors="replace")
+    return hashlib.sha256(said + delivery.body).hexdigest()[:16]
 
 
 def _latest_death(headers: dict[str, Any]) -> dict[str, Any]:

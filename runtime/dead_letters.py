@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import logging
 import secrets
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -108,15 +108,15 @@ class DeadLetters:
         headers: dict[str, Any] = {
             LETTER: letter.id,
             REASON: letter.reason,
-            DETAIL: _unicode(letter.detail, MAX_DETAIL),
+            DETAIL: as_unicode(letter.detail, MAX_DETAIL),
             TIME: self._connections.clock.now(),
-            EXCHANGE: _unicode(delivery.exchange, MAX_NAME),
-            ROUTING_KEY: _unicode(delivery.routing_key, MAX_NAME),
+            EXCHANGE: as_unicode(delivery.exchange, MAX_NAME),
+            ROUTING_KEY: as_unicode(delivery.routing_key, MAX_NAME),
             SIZE: letter.size,
             PROPERTIES: encode_properties(delivery, letter.message_id),
         }
         if letter.path:
-            headers[PATH] = _unicode(letter.path, MAX_DETAIL)
+            headers[PATH] = as_unicode(letter.path, MAX_DETAIL)
         return Message(
             exchange=self._connections.names.dead,
             routing_key=letter.queue or letter.reason,
@@ -146,8 +146,11 @@ def queue_of(delivery: Delivery) -> str | None:
         return None
 
 
-def encode_properties(delivery: Delivery, message_id: str | None = None) -> str:
-    """JSON that fits into a header, whatever a stranger put there; without the headers where they are too much."""
+def encode_properties(
+    delivery: Delivery, message_id: str | None = None, headers: Mapping[str, Any] | None = None
+) -> str:
+    """JSON that fits into a header, whatever a stranger put there; without the headers where they are too much.
+    `headers` None: the delivery's."""
     known = {
         "message_id": message_id if message_id and _is_short(message_id) else delivery.message_id,
         "correlation_id": delivery.correlation_id,
@@ -157,7 +160,8 @@ def encode_properties(delivery: Delivery, message_id: str | None = None) -> str:
     }
     given: dict[str, Any] = {name: value for name, value in known.items() if value is not None and _is_short(value)}
     try:
-        encoded = msgspec.json.encode({**given, "headers": delivery.headers}, enc_hook=repr)
+        kept = delivery.headers if headers is None else headers
+        encoded = msgspec.json.encode({**given, "headers": kept}, enc_hook=repr)
     except (ValueError, TypeError, RecursionError) as error:
         encoded = msgspec.json.encode({**given, "headers_left_out": f"{type(error).__name__}"})
     if len(encoded) > MAX_PROPERTIES:
@@ -173,6 +177,6 @@ def _is_short(text: str) -> bool:
         return False
 
 
-def _unicode(text: str, limit: int) -> str:
+def as_unicode(text: str, limit: int) -> str:
     """Text that AMQP can carry: a lone surrogate is written as an escape."""
     return text[:limit].encode(errors="backslashreplace").decode()

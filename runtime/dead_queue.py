@@ -12,6 +12,7 @@ often is therefore published anew before it comes to that.
 from __future__ import annotations
 
 import asyncio
+import secrets
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from typing import Any
@@ -25,7 +26,23 @@ from ..brokers.message import Delivery, Message, Receipt
 from ..brokers.topology import Names
 from .clock import Clock
 from .dead_letter import DeadLetter, Filter, object_of, read_letter, text_of
-from .dead_letters import DETAIL, EXCHANGE, LETTER, PATH, PROPERTIES, PUT_BACK_SINCE, REASON, ROUTING_KEY, SIZE, TIME
+from .dead_letters import (
+    DETAIL,
+    EXCHANGE,
+    LETTER,
+    MAX_DETAIL,
+    MAX_NAME,
+    MAX_PROPERTIES,
+    PATH,
+    PROPERTIES,
+    PUT_BACK_SINCE,
+    REASON,
+    ROUTING_KEY,
+    SIZE,
+    TIME,
+    as_unicode,
+)
+from .json_value import shown
 from .submission import MESSAGE_ID_HEADER
 from .wire import Ticket, encode
 
@@ -38,6 +55,8 @@ PASS_SECONDS = 60.0  # and for how long; RabbitMQ ends a consumer that keeps a d
 TRIES, TRY_AGAIN_SECONDS = 10, 0.3  # while the retention actor has the queue for itself
 BACK_TRIES, BACK_SECONDS = 100, 0.02  # until what was only looked at is back
 CONFIRM_SECONDS = 10.0
+SHORT_BYTES = 255  # of a routing key and of most properties
+INTEGERS = range(-(2**63), 2**63)  # that a header holds
 
 _ticket = msgspec.json.Decoder(Ticket)
 
@@ -169,7 +188,12 @@ class DeadQueue:
                 next_at = max(next_at, self._clock.elapsed() - 1.0) + 1.0 / rate
                 if delivery.lost:
                     raise BrokerUnavailable("the broker", f"the connection was lost; {sent} were sent")
-                if not await self._publish(message):
+                try:
+                    confirmed = await self._publish(message)
+                except ValueError as error:
+                    refused[letter.id] = f"AMQP cannot carry it: {error}"
+                    continue
+                if not confirmed:
                     raise BrokerUnavailable("the broker", f"it did not confirm letter {letter.id}; {sent} were sent")
                 look.take(delivery)
                 sent += 1
@@ -230,20 +254,23 @@ class DeadQueue:
         left = None
         if self._lifetime is not None:
             left = max(1, (letter.at or self._clock.now()) + self._lifetime - self._clock.now())
+        properties = encode(letter.properties)
+        if len(properties) > MAX_PROPERTIES:  # a forged one: of ours and RabbitMQ's they are within it
+            properties = encode({"headers_left_out": f"{len(properties)} bytes"})
         return Message(
             exchange=self._names.dead,
-            routing_key=letter.routing_key.encode()[:255].decode(errors="ignore") or letter.reason,
+            routing_key=(letter.routing_key or letter.reason).encode()[:SHORT_BYTES].decode(errors="ignore"),
             body=letter.body,
             headers={
-                LETTER: letter.id,
-                REASON: letter.reason,
-                DETAIL: letter.detail,
-                PATH: letter.path,
+                LETTER: letter.id if letter.named else secrets.token_hex(8),
+                REASON: as_unicode(letter.reason, MAX_NAME),
+                DETAIL: as_unicode(letter.detail, MAX_DETAIL),
+                PATH: as_unicode(letter.path, MAX_DETAIL),
                 TIME: letter.at or self._clock.now(),
-                EXCHANGE: letter.exchange,
-                ROUTING_KEY: letter.routing_key,
+                EXCHANGE: as_unicode(letter.exchange, MAX_NAME),
+                ROUTING_KEY: as_unicode(letter.routing_key, MAX_NAME),
                 SIZE: letter.size,
-                PROPERTIES: encode(letter.properties).decode(),
+                PROPERTIES: properties.decode(),
             },
             expiration=left,
         )
@@ -267,16 +294,26 @@ class DeadQueue:
             name: value
             for name, value in object_of(given.get("headers")).items()
             if isinstance(value, str | int) and not name.startswith("x-") and len(name.encode()) < 128
+            if isinstance(value, str) or value in INTEGERS
         }
         headers.pop(PUT_BACK_SINCE, None)
-        headers[MESSAGE_ID_HEADER] = text_of(given.get("message_id")) or letter.id
+        if name := text_of(given.get("message_id")) or (letter.id if letter.named else ""):
+            headers[MESSAGE_ID_HEADER] = name
+        content_type, correlation_id = text_of(given.get("content_type")), text_of(given.get("correlation_id"))
+        for value in (letter.routing_key, content_type, correlation_id):
+            if len(value.encode(errors="replace")) > SHORT_BYTES:
+                raise CannotRequeue(f"AMQP allows {SHORT_BYTES} bytes, and not {shown(value)}")
+        if "\ufffd" in letter.routing_key:
+            raise CannotRequeue(
+                f"its routing key was not UTF-8, and is not known any more: {shown(letter.routing_key)}"
+            )
         return Message(
             exchange=exchange,
             routing_key=letter.routing_key,
             body=body,
             headers=headers,
-            content_type=text_of(given.get("content_type")) or "application/json",
-            correlation_id=text_of(given.get("correlation_id")) or None,
+            content_type=content_type or "application/json",
+            correlation_id=correlation_id or None,
         )
 
 

@@ -294,6 +294,41 @@ async def test_headers_that_would_grow_in_a_letter_hold_nothing_up(stranger: Str
     assert (await stranger.ask({"task": "add", "args": [1]}))["ok"] is True
 
 
+async def test_what_rabbitmq_put_aside_comes_back_under_its_own_id_or_a_new_one(
+    app: Callboard, stranger: Stranger
+) -> None:
+    body = {"task": "add", "args": [1]}
+    death = [{"reason": "delivery_limit", "queue": stranger.names.intake, "exchange": stranger.names.submit}]
+    named = {"callboard-message-id": "order-7", "x-death": death}
+    for headers in (named, named, {"x-death": death}, {"x-death": death}):
+        await stranger.submit(body, exchange=stranger.names.dead, headers=headers)
+    letters = await stranger.letters(4)
+    assert [letter.id for letter in letters[:2]] == ["order-7", "order-7"]
+
+    assert (await stranger.dead.requeue(Filter(), limit=10, rate=1000)).sent == 4
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        while (await app.queue("emails").queue_counts()).completed < 3:
+            await asyncio.sleep(0.02)
+    assert (await stranger.ask(body, headers={"callboard-message-id": "order-7"}))["jobs"][0]["status"] == "existing"
+    assert (await app.queue("emails").queue_counts()).completed == 3
+
+
+async def test_a_letter_that_amqp_cannot_carry_back_does_not_hold_up_the_others(stranger: Stranger) -> None:
+    for key in ("\ufffd" * 80, "emails"):
+        await stranger.submit(b"nope", routing_key=key)
+    long = {
+        "callboard-reason": "forged",
+        "callboard-routing-key": "k" * 300,
+        "callboard-exchange": stranger.names.submit,
+    }
+    await stranger.submit(b"nope", exchange=stranger.names.dead, headers=long)
+    await stranger.letters(3)
+
+    done = await stranger.dead.requeue(Filter(), limit=10, rate=1000)
+    assert done.sent == 1
+    assert sorted(why[:12] for _, why in done.refused) == ["AMQP allows ", "its routing "]
+
+
 async def test_what_is_refused_again_is_requeued_once_and_no_faster_than_asked_for(stranger: Stranger) -> None:
     for number in range(3):
         await stranger.submit(b"%d" % number)

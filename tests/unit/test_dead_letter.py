@@ -6,8 +6,14 @@ from typing import Any
 
 import pytest
 
+from callboard import Callboard
+from callboard.brokers.message import Delivery, Message
 from callboard.brokers.topology import Names
+from callboard.runtime.clock import SystemClock
 from callboard.runtime.dead_letter import DeadLetter, Filter, read_letter
+from callboard.runtime.dead_letters import MAX_PROPERTIES
+from callboard.runtime.dead_queue import WORN, DeadQueue
+from callboard.runtime.wire import encode
 
 NAMES = Names()
 OURS = {
@@ -22,7 +28,8 @@ class Read:
 
     redelivered = lost = False
     correlation_id = reply_to = content_type = content_encoding = None
-    exchange, routing_key, message_id = "callboard.dead", "emails", "m-1"
+    exchange, routing_key = "callboard.dead", "emails"
+    message_id: str | None = "m-1"
 
     def __init__(self, headers: dict[str, Any]) -> None:
         self.headers = headers
@@ -93,3 +100,42 @@ def test_an_exchange_that_a_stranger_forged_in_rabbitmqs_own_header_is_not_belie
 def test_a_filter_means_a_letter_where_all_that_is_given_holds(fits: bool, wanted: Filter) -> None:
     letter: DeadLetter = read_letter(Read(OURS), NAMES)
     assert wanted.fits(letter) is fits
+
+
+async def test_letters_that_are_published_anew_are_small_and_each_has_an_id_of_its_own() -> None:
+    app = Callboard(store="memory://", broker="memory://")
+    headers = {"x-death": [death()], "callboard-detail": "d" * 9000, "h": "\x01" * 9000, "x-delivery-count": WORN}
+    message = Message(exchange=NAMES.dead, routing_key="emails", body=b"nope", headers=headers)
+    async with app:
+        broker = app.connections.broker
+        await broker.declare(NAMES.exchanges())
+        await broker.publish([message, message], timeout=10)
+        dead = DeadQueue(broker, NAMES, SystemClock(), lifetime=None)
+        for _ in range(2):  # the first publishes them anew
+            found: list[DeadLetter] = []
+
+            def see(letter: DeadLetter, _: Delivery, found: list[DeadLetter] = found) -> bool:
+                found.append(letter)
+                return True
+
+            await dead.look(see)
+    assert [(len(letter.detail), letter.reason, letter.looks) for letter in found] == [(1000, "delivery_limit", 0)] * 2
+    assert len({letter.id for letter in found}) == 2
+    assert all(len(encode(letter.properties)) < MAX_PROPERTIES for letter in found)
+
+
+def test_what_rabbitmq_put_aside_has_the_id_that_its_producer_gave_it() -> None:
+    named = read_letter(Read({"x-death": [death()], "callboard-message-id": "order-7", "h": 1}), NAMES)
+    assert (named.id, named.named, named.properties["headers"]["h"]) == ("order-7", True, 1)
+    assert named.properties["message_id"] == "order-7"
+    large = read_letter(Read({"x-death": [death()], "h": "\x01" * 9000}), NAMES)
+    assert "headers" not in large.properties
+
+
+def test_a_letter_without_an_id_has_the_same_one_at_each_look_and_another_than_others() -> None:
+    class Nameless(Read):
+        message_id = None
+
+    one, same, other = (read_letter(Nameless({"x-death": [death(count=count)]}), NAMES) for count in (1, 1, 2))
+    assert not one.named
+    assert one.id == same.id != other.id
