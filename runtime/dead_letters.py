@@ -88,7 +88,7 @@ class DeadLetters:
     async def _publish(self, letters: Sequence[Letter]) -> Sequence[Receipt]:
         connections = self._connections
         timeout = connections.settings.confirm_timeout
-        messages = [self._message(letter) for letter in letters]
+        messages = [self.message(letter) for letter in letters]
         try:
             receipts = await connections.broker.publish(messages, timeout=timeout)
         except ValueError as error:  # a fault of ours, which must not hold up what came with it
@@ -103,7 +103,7 @@ class DeadLetters:
             receipts = await connections.broker.publish(messages, timeout=timeout)
         return receipts
 
-    def _message(self, letter: Letter) -> Message:
+    def message(self, letter: Letter) -> Message:
         delivery = letter.delivery
         headers: dict[str, Any] = {
             LETTER: letter.id,

@@ -15,6 +15,7 @@ import json
 import time
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack
+from itertools import repeat
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -90,22 +91,29 @@ class Door:
         )
 
     async def submit(
-        self, bodies: Iterable[bytes], *, routing_key: str = QUEUE, exchange: str | None = None, **properties: Any
+        self,
+        bodies: Iterable[bytes],
+        *,
+        routing_key: str = QUEUE,
+        exchange: str | None = None,
+        own: Iterable[Mapping[str, Any]] | None = None,
+        **properties: Any,
     ) -> None:
-        """Persistent and confirmed; mandatory, but for events, to which nobody need listen."""
+        """Persistent and confirmed; mandatory, but for events, to which nobody need listen. `own`: properties for each
+        of the bodies."""
         if self._channel is None:
             connection = await self._closing.enter_async_context(await aio_pika.connect(self._amqp_url))
             self._channel = await connection.channel(on_return_raises=True)
         to = await self._channel.get_exchange(exchange or self.names.submit, ensure=False)
         mandatory = exchange != self.names.events
 
-        async def publish(body: bytes) -> None:
-            message = aio_pika.Message(body, delivery_mode=2, **properties)
+        async def publish(body: bytes, its: Mapping[str, Any]) -> None:
+            message = aio_pika.Message(body, delivery_mode=2, **properties, **its)
             await to.publish(message, routing_key, mandatory=mandatory)
 
-        pending = list(bodies)
+        pending = list(zip(bodies, repeat({}) if own is None else own, strict=False))
         for start in range(0, len(pending), WINDOW):
-            await asyncio.gather(*map(publish, pending[start : start + WINDOW]))
+            await asyncio.gather(*(publish(body, its) for body, its in pending[start : start + WINDOW]))
 
     async def letters(self) -> list[DeadLetter]:
         found: list[DeadLetter] = []

@@ -15,6 +15,8 @@ SUBMIT, JOBS, CONTROL, EVENTS, DEAD = "submit", "jobs", "control", "events", "de
 class Case(Struct, frozen=True):
     exchange: str
     body: bytes
+    headers: dict[str, str] = {}
+    reply_to: str | None = None
 
 
 WEIRD = [
@@ -24,8 +26,23 @@ WEIRD = [
     *('"../../etc/passwd"', '"__import__"', '"os.system"', '"*"', '"#"', '"{}"', '"$where"', '"\\u202e\\u0007"'),
     *("[]", "{}", '{"$gt": ""}', "[[]]", "[" * 70 + "]" * 70, "[" * 2000, '{"a":' * 100 + "1" + "}" * 100),
     *('{"a":1,"a":2}', '[{"b":[{"c":1,"c":2}]}]', "[" + "1," * 10_001 + "1]", '"' + "y" * 300_000 + '"'),
+    *(
+        '"' + "z" * 70_000 + ':"',
+        '"' + "1" * 100_000 + '"',
+        '"' + "\\u0001" * 40_000 + '"',
+        '{"' + "k" * 90_000 + '":1}',
+    ),
     *('"2030-01-31T09:00:00"', '"2030-13-31T09:00:00Z"', '"9999-12-31T23:59:59+23:59"', '"0001-01-01T00:00:00+14:00"'),
 ]
+
+HEADERS: list[dict[str, str]] = [
+    *([{}] * 10),
+    {"callboard-message-id": "m-1", "traceparent": "00-" + "a" * 32 + "-" + "b" * 16 + "-01"},
+    {"callboard-message-id": "\x01" * 30_000},
+    {"callboard-message-id": "7" * 300, "traceparent": "\\" * 20_000},
+    {"callboard-message-id": "a:b", "x-death": "none", "callboard-reason": "forged", "callboard-letter": "x" * 9000},
+]
+REPLY_TO = [None, None, "amq.gen-nobody", "amq.rabbitmq.reply-to.nobody", "callboard.dead", "x" * 255]
 
 WRONGS = ["nothing", "nothing", "nothing", "nothing", "replace", "replace", "replace", "double", "leave out", "add"]
 
@@ -100,10 +117,11 @@ event = mutated({"v": 1, "events": [{"event": "completed", "job": "a", "queue": 
 def _case(draw: st.DrawFn, exchange: str, body: st.SearchStrategy[str]) -> Case:
     """Mostly whole, at times cut off, or plain bytes."""
     way = draw(st.integers(0, 9))
+    headers, reply_to = draw(st.sampled_from(HEADERS)), draw(st.sampled_from(REPLY_TO))
     if way == 0:
-        return Case(exchange, draw(st.binary(max_size=100)))
+        return Case(exchange, draw(st.binary(max_size=100)), headers, reply_to)
     encoded = draw(body).encode(errors="surrogatepass")
-    return Case(exchange, encoded[: -draw(st.integers(1, 200))] if way == 1 else encoded)
+    return Case(exchange, encoded[: -draw(st.integers(1, 200))] if way == 1 else encoded, headers, reply_to)
 
 
 cases = (

@@ -1,8 +1,10 @@
 """X2: bodies of every kind, 5,000 of them (FUZZ_CASES for more), on each exchange; in a soak, rounds of them.
 
 Injects: what faults/hostile.py makes: random bytes, random JSON, and submissions, bundles, commands and events with a
-member of another type, size or encoding, too deep, twice, NaN, of 5,000 digits, a lone surrogate, or cut off. Bites: at
-least a quarter of the submissions are refused, and at least a tenth accepted, in which re-reading finds nothing wrong.
+member of another type, size or encoding, too deep, twice, NaN, of 5,000 digits, a lone surrogate, or cut off; now and
+then with a queue for the reply, or headers of ours that are long or forged. Bites: at least a quarter of the
+submissions are refused, and at least a tenth accepted, in which re-reading finds nothing wrong, and of which little is
+told: replies of 64 KiB at most, letters with 32 KiB of headers.
 Passes: reading never raises; no actor fails, loses its connection or is restarted; each refused job and each broken
 ticket has its letter, each accepted job its record; afterwards good ones run as ever. The intake stays within 100 MB
 above what it began with.
@@ -16,6 +18,8 @@ from collections import Counter
 from collections.abc import Iterator
 from itertools import count
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
@@ -23,8 +27,17 @@ from hypothesis import seed as seeded
 from hypothesis import strategies as st
 
 from callboard import Callboard
+from callboard.actors.intake import letters_of
+from callboard.brokers.rabbitmq.codec import shape
+from callboard.brokers.topology import Names
+from callboard.runtime.clock import SystemClock
+from callboard.runtime.connections import Connections
 from callboard.runtime.dead_letter import Filter
-from callboard.runtime.submission import Submission, SubmissionReader
+from callboard.runtime.dead_letters import DeadLetters
+from callboard.runtime.replies import MAX_REPLY, reply
+from callboard.runtime.settings import Settings
+from callboard.runtime.strict_json import Refusal
+from callboard.runtime.submission import MAX_MESSAGE, Refused, Submission, SubmissionReader
 from callboard.runtime.wire import decode_body, decode_bundle, decode_command, decode_events, encode_body
 from faults.door import QUEUE, Door, good, resident, unfinished
 from faults.hostile import CONTROL, DEAD, EVENTS, JOBS, SUBMIT, Case, cases
@@ -33,6 +46,7 @@ CASES = int(os.environ.get("FUZZ_CASES") or 5000)
 SOAK_SECONDS = float(os.environ.get("SOAK_SECONDS") or 60)
 AT_ONCE = 2  # cases that hypothesis draws together, which is quicker; of many, the later ones would be dull
 AFTERWARDS = 100
+MAX_HEADERS = 32 * 1024  # bytes that we read of a message
 MEMORY = 100 * 1024 * 1024
 FAST = {"CALLBOARD_UNKNOWN_TASK_GRACE": "0"}
 
@@ -41,14 +55,15 @@ class Read:
     """A delivery that is only looked at."""
 
     redelivered = lost = False
-    message_id = correlation_id = reply_to = content_type = content_encoding = None
+    message_id = correlation_id = content_type = content_encoding = None
 
-    def __init__(self, exchange: str, body: bytes) -> None:
+    def __init__(self, exchange: str, case: Case) -> None:
         self.exchange = exchange
         self.routing_key = QUEUE
-        self.body = body
-        self.size = len(body)
-        self.headers: dict[str, object] = {}
+        self.body = case.body
+        self.size = len(case.body)
+        self.headers: dict[str, object] = {**case.headers}
+        self.reply_to = case.reply_to
 
     def ack(self) -> None: ...
 
@@ -57,9 +72,19 @@ class Read:
     def reject(self) -> None: ...
 
 
-def gathered(reader: SubmissionReader, submit: str, *, seed: int) -> list[tuple[Case, Submission | None]]:
+def said_of(submission: Submission, dead: DeadLetters) -> None:
+    """What is told of it is within the limits, even where none of it can be stored."""
+    refused = Refusal("store-error", "x" * MAX_MESSAGE)
+    outcomes = [part.refusal if isinstance(part, Refused) else refused for part in submission.parts]
+    assert len(reply(submission.delivery, outcomes, array=submission.array).body) <= MAX_REPLY
+    for letter in letters_of(submission, outcomes):
+        assert len(shape(dead.message(letter)).properties) <= MAX_HEADERS
+
+
+def gathered(reader: SubmissionReader, names: Names, *, seed: int) -> list[tuple[Case, Submission | None]]:
     """The cases, each of which was read here first: a failure is then made small by hypothesis."""
     found: list[tuple[Case, Submission | None]] = []
+    dead = DeadLetters(cast(Connections, SimpleNamespace(clock=SystemClock(), names=names, settings=Settings())))
 
     @seeded(seed)
     @settings(
@@ -75,8 +100,10 @@ def gathered(reader: SubmissionReader, submit: str, *, seed: int) -> list[tuple[
             decode_bundle(case.body)
             decode_command(case.body)
             decode_events(case.body)
-            submission = reader.read(Read(submit, case.body)) if case.exchange == SUBMIT else None
-            assert submission is None or len(submission.bodies()) == len(submission.parts)
+            submission = reader.read(Read(names.submit, case)) if case.exchange == SUBMIT else None
+            if submission is not None:
+                assert len(submission.bodies()) == len(submission.parts)
+                said_of(submission, dead)
             for job in submission.jobs if submission else ():
                 body = decode_body(job.payload)
                 assert encode_body(body) == job.payload
@@ -98,7 +125,7 @@ def broken_tickets(bodies: list[bytes]) -> int:
 
 async def throw(door: Door, *, seed: int, first: int) -> None:
     """One round: the cases of this seed, and what is said of them."""
-    found = gathered(SubmissionReader(Callboard(), door.names), door.names.submit, seed=seed)
+    found = gathered(SubmissionReader(Callboard(), door.names), door.names, seed=seed)
     submissions = [submission for _, submission in found if submission is not None]
     jobs = [job for one in submissions for job in one.jobs]
     refused = [part for one in submissions for part in one.parts if part not in one.jobs]
@@ -108,7 +135,9 @@ async def throw(door: Door, *, seed: int, first: int) -> None:
 
     thrown = {exchange: [case.body for case, _ in found if case.exchange == exchange] for exchange in KEYS}
     for exchange, bodies in thrown.items():
-        await door.submit(bodies, routing_key=KEYS[exchange], exchange=f"{door.scene.namespace}.{exchange}")
+        own = [{"headers": case.headers, "reply_to": case.reply_to} for case, _ in found if case.exchange == exchange]
+        to = f"{door.scene.namespace}.{exchange}"
+        await door.submit(bodies, own=own, routing_key=KEYS[exchange], exchange=to)
     after = [f"after-{first + number}" for number in range(AFTERWARDS)]
     await door.submit(map(good, after))
     broken = broken_tickets(thrown[JOBS])
