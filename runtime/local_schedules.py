@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from ..metadata.errors import MetadataError
 from ..metadata.job import NewJob
 from .duration import Duration
 from .errors import EnqueueUncertain, InvalidJob
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
 MAX_LOCAL = 10_000
 MAX_SLEEP_SECONDS = 60.0  # so that a clock that was set is noticed
+RETRY_SECONDS = 1.0
 
 log = logging.getLogger("callboard.local-schedules")
 
@@ -80,6 +82,7 @@ class LocalSchedules:
     def __init__(self, app: Callboard) -> None:
         self._app = app
         self._schedules: dict[tuple[str, str], LocalSchedule] = {}
+        self._unsent: dict[tuple[str, str], NewJob] = {}  # of each schedule the newest
         self._servants = 0
         self._serving: asyncio.Task[None] | None = None
         self._changed = asyncio.Event()
@@ -113,6 +116,7 @@ class LocalSchedules:
         return wanted
 
     def remove(self, queue: str, id: str) -> bool:
+        self._unsent.pop((queue, id), None)
         return self._schedules.pop((queue, id), None) is not None
 
     @asynccontextmanager
@@ -139,13 +143,16 @@ class LocalSchedules:
         while True:
             self._changed.clear()
             now = from_ms(self._app.clock.now())
-            jobs = [job for one in list(self._schedules.values()) if (job := self._job(one, now)) is not None]
-            if jobs:
-                await self._enqueue(jobs)
+            for key, one in self._schedules.items():
+                if (job := self._job(one, now)) is not None:
+                    self._unsent[key] = job
+            if self._unsent:
+                await self._enqueue(dict(self._unsent))
             times = [at for one in self._schedules.values() if (at := one.runs_at) is not None]
             now = from_ms(self._app.clock.now())
             left = min(((at - now).total_seconds() for at in times), default=MAX_SLEEP_SECONDS)
-            pause = asyncio.ensure_future(self._app.clock.sleep(min(MAX_SLEEP_SECONDS, max(0.001, left))))
+            most = RETRY_SECONDS if self._unsent else MAX_SLEEP_SECONDS
+            pause = asyncio.ensure_future(self._app.clock.sleep(min(most, max(0.001, left))))
             changed = asyncio.ensure_future(self._changed.wait())
             try:
                 await asyncio.wait([pause, changed], return_when=asyncio.FIRST_COMPLETED)
@@ -165,11 +172,16 @@ class LocalSchedules:
             log.error("local schedule %s makes no job: %s", one.id, error)
             return None
 
-    async def _enqueue(self, jobs: Sequence[NewJob]) -> None:
+    async def _enqueue(self, jobs: Mapping[tuple[str, str], NewJob]) -> None:
+        """What fails is tried again, under the same ids, with the next turn."""
         try:
-            await self._app.connections.producer.enqueue(jobs)
-        except EnqueueUncertain as error:
-            log.warning("local schedules: %s", error)
+            await self._app.connections.producer.enqueue(list(jobs.values()))
+        except (EnqueueUncertain, MetadataError) as error:
+            log.warning("local schedules: %d jobs are tried again: %s", len(jobs), error)
+            return
+        for key, job in jobs.items():
+            if self._unsent.get(key) is job:
+                del self._unsent[key]
 
 
 class LocalQueue:
