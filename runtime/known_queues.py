@@ -16,12 +16,20 @@ class KnownQueues:
         self._names: tuple[str, ...] = stage.options.queues
         self._fixed = bool(stage.options.queues)
         self._read_at: float | None = None
+        self._added: dict[str, None] = {}  # since it was read
 
     async def names(self) -> tuple[str, ...]:
         """Raises StoreUnavailable."""
         if self.stale:
-            self._names = tuple(await self._control.queues())
+            # What is added, or asks for another look, while the store answers is newer than the answer.
+            self._added = {}
             self._read_at = self._stage.clock.elapsed()
+            try:
+                found = await self._control.queues()
+            except BaseException:
+                self._read_at = None
+                raise
+            self._names = tuple(dict.fromkeys((*found, *self._added)))
         return self._names
 
     @property
@@ -40,5 +48,6 @@ class KnownQueues:
 
     def add(self, queue: str) -> None:
         """A command named a queue that was made since the last look."""
-        if not self._fixed and queue not in self._names:
-            self._names = (*self._names, queue)
+        if not self._fixed:
+            self._added[queue] = None
+            self._names = tuple(dict.fromkeys((*self._names, queue)))
