@@ -29,6 +29,7 @@ from ..metadata.job import NewJob
 
 VERSION = 1
 MAX_BUNDLE_JOBS = 128
+MAX_READ_JOBS = 8 * MAX_BUNDLE_JOBS  # one at a time, of a message that cannot be read as a whole
 MAX_BUNDLE_BYTES = 512 * 1024  # a larger job travels alone
 
 MAX_MOMENT = 2**53  # ms: what every store can hold exactly
@@ -232,6 +233,9 @@ def _decode_piecewise(body: bytes, *, reason: str) -> tuple[Bundle, list[Malform
         loose = _loose.decode(body)
     except _BAD:
         return _empty(), [_malformed(body, reason)]
+    if len(loose.jobs) > MAX_READ_JOBS:
+        many = f"it holds {len(loose.jobs)} jobs; of more than {MAX_READ_JOBS} none is read where one cannot be"
+        return _empty(), [_malformed(body, many, at_least=loose.v)]
     tickets: list[Ticket] = []
     malformed: list[Malformed] = []
     for raw in loose.jobs:

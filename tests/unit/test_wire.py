@@ -16,6 +16,7 @@ from callboard.runtime.wire import (
     ABSENT,
     MAX_BUNDLE_BYTES,
     MAX_BUNDLE_JOBS,
+    MAX_READ_JOBS,
     Body,
     Command,
     Event,
@@ -122,6 +123,16 @@ def test_a_ticket_of_a_later_version_that_cannot_be_parked_is_told_from_a_broken
 def test_a_bundle_without_jobs_is_malformed() -> None:
     message = b'{"v":1,"epoch":"e","at":1,"jobs":[]}'
     assert [part.reason for part in decode_bundle(message)[1]] == ["it holds no jobs"]
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_a_message_of_ever_so_many_jobs_of_which_one_is_broken_is_put_aside_as_one(version: int) -> None:
+    body = b'{"v":%d,"epoch":"e","at":1,"jobs":[%s0]}' % (version, b"0," * MAX_READ_JOBS)
+    bundle, malformed = decode_bundle(body)
+    assert bundle.jobs == []
+    assert [(part.body, part.later) for part in malformed] == [(body, version > 1)]
+    _, each = decode_bundle(body.replace(b"0,", b"", 1))
+    assert len(each) == MAX_READ_JOBS
 
 
 def test_members_that_a_newer_version_added_are_passed_over() -> None:
