@@ -22,7 +22,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 
 from ..brokers.contract import BODY_KEPT, Consumer
@@ -32,18 +32,19 @@ from ..metadata.contract import Enqueued, Jobs, QueueControl
 from ..metadata.errors import StoreError
 from ..metadata.job import NewJob
 from ..runtime.actor import Actor, Consumes, Stage
-from ..runtime.dead_letters import DeadLetters, Letter, queue_of
+from ..runtime.dead_letters import MAX_BODY, DeadLetters, Letter, queue_of
 from ..runtime.errors import EnqueueUncertain
 from ..runtime.quarantine import PASSES, Quarantine
 from ..runtime.replies import may_reply, reply
 from ..runtime.strict_json import Refusal
-from ..runtime.submission import Refused, Submission, SubmissionReader, brief
+from ..runtime.submission import Refused, Submission, SubmissionReader, brief, message_id
 
 MAX_PREFETCH = 256
 BATCH = 64  # submissions that are recorded together
 BATCHES = 4  # of them under way at a time
 PARTS = 1024  # jobs, or what is none, of a batch that are worked on together; an array may hold thousands
 LETTERS = 256  # that are published at a time
+ALONE = 100  # refused elements of an array that have a letter each; of more, many share one
 REPLACED = 8
 LARGE = 16 * 1024  # bytes; after a body of that size others of the loop have their turn
 
@@ -311,19 +312,44 @@ def _named(delivery: Delivery) -> str:
 
 
 def letters_of(submission: Submission, outcomes: Sequence[Outcome]) -> Iterator[Letter]:
+    """What is put aside of a submission: a letter for each refusal, or, where they are many, for some of one code."""
     refusals = {index: outcome for index, outcome in enumerate(outcomes) if isinstance(outcome, Refusal)}
     if not refusals:
         return
     delivery, bodies = submission.delivery, submission.bodies()
-    for index, refusal in refusals.items():
-        part = submission.parts[index]
+    for group in _together(refusals, bodies) if len(refusals) > ALONE else ([index] for index in refusals):
+        first, body = group[0], bodies[group[0]]
+        refusal, part = refusals[first], submission.parts[first]
+        detail = refusal.message
+        name = part.message_id if isinstance(part, Refused) else part.id
+        if len(group) > 1:
+            body = b"[%s]" % b",".join(bodies[index] for index in group)
+            detail = f"{detail} ({len(group)} elements of the array, this is the first)"
+            name = message_id(delivery) and f"{message_id(delivery)}.{first}"  # as an array, each gets a number again
         yield Letter(
             queue=queue_of(delivery),
-            body=bodies[index],
-            size=len(bodies[index]) if submission.array else delivery.size,
+            body=body,
+            size=len(body) if submission.array else delivery.size,
             reason=refusal.code,
-            detail=refusal.message,
+            detail=detail,
             path=refusal.path,
             delivery=delivery,
-            message_id=part.message_id if isinstance(part, Refused) else part.id,
+            message_id=name,
         )
+
+
+def _together(refusals: Mapping[int, Refusal], bodies: Sequence[bytes]) -> Iterator[list[int]]:
+    """Those of one code, as many as a letter keeps whole."""
+    codes: dict[str, list[int]] = {}
+    for index, refusal in refusals.items():
+        codes.setdefault(refusal.code, []).append(index)
+    for indexes in codes.values():
+        group: list[int] = []
+        size = 0
+        for index in indexes:
+            size += len(bodies[index]) + 1  # a bracket or comma, and one more bracket
+            if group and size >= MAX_BODY:
+                yield group
+                group, size = [], len(bodies[index]) + 1
+            group.append(index)
+        yield group

@@ -143,3 +143,22 @@ async def test_a_letter_that_no_frame_can_carry_is_kept_without_what_is_known_of
     (message,) = broker.taken
     assert message.body == b"nope"
     assert set(message.headers or ()) == {f"callboard-{name}" for name in ("letter", "reason", "time", "size")}
+
+
+async def test_a_thousand_refusals_of_one_array_share_a_few_letters_in_which_nothing_is_missing(app: Callboard) -> None:
+    bad = [*[0] * 9000, {"task": "t", "id": 1}, "x" * 70_000, *["y" * 200] * 500]
+    delivery = Read(json.dumps(bad).encode(), message_id="m-1", h="x" * 7500)
+    _, _, kept = await judged(app, delivery)
+    assert len(kept) < 10
+    assert sum(len(message.body) + header_bytes(message) for message in kept) < 400_000
+    bodies = [json.loads(message.body) for message in kept if b"xxx" not in message.body]
+    found = [element for body in bodies for element in (body if isinstance(body, list) else [body])]
+    assert sorted(map(str, found)) == sorted(str(one) for one in bad if one != "x" * 70_000)
+    names = [json.loads((message.headers or {})["callboard-properties"])["message_id"] for message in kept]
+    assert len(set(names)) == len(kept)
+    assert "m-1" not in names
+
+
+async def test_a_hundred_refusals_of_one_array_have_a_letter_each(app: Callboard) -> None:
+    _, _, kept = await judged(app, Read(json.dumps([0] * 100).encode(), message_id="m-1"))
+    assert [message.body for message in kept] == [b"0"] * 100
