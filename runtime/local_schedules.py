@@ -23,6 +23,7 @@ from .options import CallOptions
 from .schedule_change import make_trigger
 from .schedule_record import check_schedule_id
 from .triggers import Trigger, fires_at, latest_until
+from .triggers.contract import MILLISECOND
 from .triggers.grid import from_ms
 
 if TYPE_CHECKING:
@@ -72,6 +73,8 @@ class LocalSchedule:
         if self.expected is None or self.runs_at is None or self.runs_at > now:
             return None
         occurrence = latest_until(self.trigger, now, self.expected) or self.expected
+        if occurrence > self.expected and fires_at(self.trigger, occurrence, self.id) > now:  # as its jitter has it
+            occurrence = latest_until(self.trigger, occurrence - MILLISECOND, self.expected) or self.expected
         self.expected = self.trigger.next_after(occurrence)
         return occurrence
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from datetime import timedelta
 from types import SimpleNamespace
 from typing import Any
 
@@ -13,9 +14,9 @@ from callboard import Callboard
 from callboard.metadata.errors import StoreError
 from callboard.metadata.job import NewJob
 from callboard.runtime.errors import EnqueueUncertain
-from callboard.runtime.local_schedules import LocalSchedules
+from callboard.runtime.local_schedules import LocalSchedule, LocalSchedules
 from callboard.runtime.options import CallOptions
-from callboard.runtime.triggers import At
+from callboard.runtime.triggers import At, Every, fires_at
 from callboard.runtime.triggers.grid import from_ms
 
 NOON = 1_795_348_800_000  # 2026-11-22 12:00:00 UTC
@@ -47,3 +48,21 @@ async def test_what_a_store_refused_is_tried_again_under_the_same_ids(failure: E
         while not producer.recorded:
             await asyncio.sleep(0.01)
     assert producer.recorded == producer.refused
+
+
+def test_with_a_jitter_each_occurrence_runs_once_and_none_before_its_time() -> None:
+    trigger = Every(10, start=from_ms(NOON), jitter=10)
+    one = LocalSchedule(
+        id="tick", queue="ticks", task_id="tick", trigger=trigger, args=(), kwargs={}, options=CallOptions()
+    )
+    one.begin(from_ms(NOON - 1))
+    ran = []
+    now = from_ms(NOON)
+    while len(ran) < 300:
+        assert one.runs_at is not None
+        now = max(now, one.runs_at) + timedelta(milliseconds=30)
+        occurrence = one.step(now)
+        assert occurrence is not None
+        assert fires_at(trigger, occurrence, "tick") <= now
+        ran.append(occurrence)
+    assert ran == [from_ms(NOON + 10_000 * place) for place in range(300)]
