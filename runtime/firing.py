@@ -11,7 +11,7 @@ from datetime import datetime
 import msgspec
 from msgspec import Struct
 
-from .schedule_record import MAX_HISTORY, Happening, ReadSchedule, ScheduleState, run_at
+from .schedule_record import Happening, ReadSchedule, ScheduleState, past, run_at
 from .triggers import STAMP, Fate, Overlap, Plan, Tally
 from .triggers.contract import MILLISECOND
 from .triggers.grid import from_ms, to_ms
@@ -47,6 +47,9 @@ def decide(read: ReadSchedule, *, now: int, ended: Set[int]) -> Decision:
     while waiting and (policy.max_instances is None or len(running) < policy.max_instances):
         runs.append(waiting[0])
         running.append(waiting.pop(0))
+    if policy.overlap is not Overlap.QUEUE:  # it was while they came
+        happenings += [Happening(at=now, fate=Fate.SKIPPED, occurrence=occurrence) for occurrence in waiting]
+        waiting = []
     for occurrence in candidates[:MAX_RUNS]:
         admission = policy.admit(running=len(running), queued=len(waiting))
         if admission.run:
@@ -71,8 +74,7 @@ def decide(read: ReadSchedule, *, now: int, ended: Set[int]) -> Decision:
         expected=following,
         waiting=tuple(waiting),
         running=tuple(running[-MAX_RUNNING:]) if limited else (),
-        totals=_added(state.totals, happenings),
-        history=(*state.history, *happenings)[-MAX_HISTORY:],
+        **past(state, happenings),
     )
     return Decision(
         runs=tuple(occurrence for occurrence in runs if occurrence not in overtaken),
@@ -110,19 +112,12 @@ def _tallied(read: ReadSchedule, plan: Plan, now: int) -> list[Happening]:
 def _next_run(read: ReadSchedule, following: int | None, *, waiting: bool, now: int) -> int | None:
     """Later than the run that is due, whatever the clock says: that is what makes each firing happen once."""
     wanted = run_at(read.trigger, following, read.record.id)
-    if waiting and read.policy.overlap is Overlap.QUEUE:
+    if waiting:
         look_again = now + LOOK_AGAIN_MS
         wanted = look_again if wanted is None else min(wanted, look_again)
     if wanted is None or read.record.next_run is None:
         return wanted
     return max(wanted, read.record.next_run + 1)
-
-
-def _added(totals: dict[str, int], happenings: Sequence[Happening]) -> dict[str, int]:
-    sums = dict(totals)
-    for happening in happenings:
-        sums[happening.fate.value] = sums.get(happening.fate.value, 0) + happening.count
-    return sums
 
 
 def _ms(moment: datetime | None) -> int | None:

@@ -179,8 +179,8 @@ class RepeatableQueue(LocalQueue):
         self._wake()
 
     async def resume_repeatable(self, schedule: ScheduleName) -> float | None:
-        """Go on from the next occurrence after now; its time in Unix seconds. Those of the pause are not made up for.
-        Raises UnknownSchedule."""
+        """Go on from the next occurrence after now; its time in Unix seconds. Those of the pause are not made up for,
+        but for the only moment of an `At`. Raises UnknownSchedule."""
         for _ in range(MAX_TRIES):
             read = await self.find_repeatable(schedule)
             now = self.app.clock.now()
@@ -289,7 +289,7 @@ class RepeatableQueue(LocalQueue):
             return new
         if same_trigger(record, ours.given):
             return continued(new, read, now=self.app.clock.now())
-        return succeeding(new, read.state)
+        return succeeding(new, read.state, now=self.app.clock.now())
 
     async def find_repeatable(self, schedule: ScheduleName) -> ReadSchedule:
         """As it was read from the store, for who works with triggers. Raises UnknownSchedule, InvalidJob."""

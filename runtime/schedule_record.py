@@ -9,6 +9,7 @@ A schedule's jobs are made of these bytes alone, so a scheduler needs nothing of
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 from functools import lru_cache
 from typing import Any
@@ -181,18 +182,36 @@ def first_state(given: Trigger, *, id: str, now: int, since: int | None = None) 
     return encode_state(state), run_at(trigger, state.expected, id)
 
 
-def succeeding(new: NewSchedule, before: ScheduleState) -> NewSchedule:
+def succeeding(new: NewSchedule, before: ScheduleState, *, now: int) -> NewSchedule:
     """`new`, which begins anew, with the past of the schedule whose place it takes."""
     begun = msgspec.json.decode(new.state, type=ScheduleState)
-    state = msgspec.structs.replace(begun, running=before.running, totals=before.totals, history=before.history)
+    ended = without_waiting(before, now=now)
+    state = msgspec.structs.replace(begun, running=ended.running, totals=ended.totals, history=ended.history)
     return msgspec.structs.replace(new, state=encode_state(state))
 
 
 def resumed_state(read: ReadSchedule, *, now: int) -> tuple[bytes, int | None]:
-    """State and next_run of a schedule that goes on after a pause: on its old grid, from the next occurrence."""
-    expected = _ms(read.trigger.next_after(from_ms(now)))
-    state = msgspec.structs.replace(read.state, engine=STAMP, expected=expected, waiting=())
+    """State and next_run of a schedule that goes on after a pause: on its old grid, from the next occurrence. An only
+    moment that came during the pause is late, not over."""
+    expected = read.state.expected
+    if not isinstance(read.given, At):
+        expected = _ms(read.trigger.next_after(from_ms(now)))
+    state = msgspec.structs.replace(without_waiting(read.state, now=now), engine=STAMP, expected=expected)
     return encode_state(state), run_at(read.trigger, expected, read.record.id)
+
+
+def without_waiting(state: ScheduleState, *, now: int) -> ScheduleState:
+    """Occurrences that wait for the end of others are skipped."""
+    skipped = [Happening(at=now, fate=Fate.SKIPPED, occurrence=occurrence) for occurrence in state.waiting]
+    return msgspec.structs.replace(state, waiting=(), **past(state, skipped))
+
+
+def past(state: ScheduleState, happenings: Sequence[Happening]) -> dict[str, Any]:
+    """The `totals` and `history` with these added."""
+    totals = dict(state.totals)
+    for happening in happenings:
+        totals[happening.fate.value] = totals.get(happening.fate.value, 0) + happening.count
+    return {"totals": totals, "history": (*state.history, *happenings)[-MAX_HISTORY:]}
 
 
 def run_at(trigger: Trigger, occurrence: int | None, id: str) -> int | None:

@@ -381,6 +381,9 @@ def test_a_first_run_now_is_not_too_late_and_once_more_is_another_run() -> None:
         info = scheduler.get_task_info("once")
         assert info is not None
         assert info.totals == {"ran": 2}
+        paused = scheduler.add_task(lambda: seen.append("paused"), next_run_time=None, id="paused")
+        paused.resume()
+        wait_until(lambda: "paused" in seen)
 
 
 async def test_an_isolated_scheduler_has_a_loop_of_its_own_also_where_one_runs() -> None:

@@ -6,7 +6,7 @@ import msgspec
 import pytest
 from msgspec import Raw
 
-from callboard.metadata.schedule import Schedule
+from callboard.metadata.schedule import NewSchedule, Schedule
 from callboard.runtime.firing import MAX_RUNS, Decision, decide
 from callboard.runtime.schedule_record import (
     MAX_HISTORY,
@@ -22,6 +22,7 @@ from callboard.runtime.schedule_record import (
     occurrence_job,
     read_schedule,
     resumed_state,
+    succeeding,
 )
 from callboard.runtime.triggers import At, Every, Policy, Trigger, encode_policy, encode_trigger
 from callboard.runtime.triggers.grid import from_ms
@@ -180,6 +181,41 @@ def test_a_resumed_schedule_stays_on_its_grid_and_makes_nothing_up() -> None:
     state, next_run = resumed_state(made(Every(60)), now=at(1000))
     assert next_run == at(1020)
     assert msgspec.json.decode(state, type=ScheduleState).expected == at(1020)
+
+
+def test_a_moment_that_came_during_a_pause_is_due_after_it() -> None:
+    read = made(At(from_ms(at(5))))
+    assert resumed_state(read, now=at(60))[1] == at(5)
+    over = after(read, decide(read, now=at(5), ended=set()))
+    assert resumed_state(over, now=at(60))[1] is None
+
+
+def test_what_waits_is_skipped_by_a_resume_and_by_another_trigger() -> None:
+    read = made(coalesce=False, max_instances=1, overlap="queue", max_queued=5)
+    read = after(read, decide(read, now=at(3), ended=set()))
+    assert read.state.waiting == (at(2), at(3))
+    resumed, _ = resumed_state(read, now=at(60))
+    record, (begun, next_run) = read.record, first_state(Every(60), id="tick", now=at(60))
+    new = NewSchedule(
+        id="tick", queue="ticks", trigger=encode_trigger(Every(60)), definition=record.definition, state=begun,
+        next_run=next_run,
+    )  # fmt: skip
+    successor = succeeding(new, read.state, now=at(60))
+    assert successor.next_run == at(120)
+    for state in (msgspec.json.decode(some, type=ScheduleState) for some in (resumed, successor.state)):
+        assert (state.waiting, state.running, state.totals) == ((), (at(1),), {"ran": 1, "skipped": 2})
+        assert [happening.fate.value for happening in state.history] == ["ran", "skipped", "skipped"]
+
+
+def test_what_waits_when_no_more_may_wait_runs_where_there_is_room_and_is_skipped_else() -> None:
+    read = made(Every(1, end=from_ms(at(3))), coalesce=False, max_instances=1, overlap="queue", max_queued=5)
+    read = after(read, decide(read, now=at(3), ended=set()))
+    skipping = made(max_instances=1).record.definition
+    changed = read_schedule(msgspec.structs.replace(read.record, definition=skipping))
+    decision = decide(changed, now=at(4), ended=set())
+    assert (decision.runs, decision.state.waiting, decision.next_run) == ((), (), None)
+    assert fates(decision) == [("skipped", 1), ("skipped", 1)]
+    assert decide(changed, now=at(4), ended={at(1)}).runs == (at(2),)
 
 
 def test_a_job_tells_its_schedule_and_its_occurrence() -> None:
