@@ -12,6 +12,9 @@ if TYPE_CHECKING:
     from .app import Callboard
 
 
+_ITEMS = ("app", "attempt", "fence", "id", "job_id", "logger", "meta", "queue", "task", "worker_id")
+
+
 class Context:
     """One run of one job.
 
@@ -65,6 +68,12 @@ class Context:
         self._report = report
         self._lease_is_certain = lease_is_certain
         self._cancelled = False  # one reference: set and read from any thread
+
+    def __getitem__(self, name: str) -> Any:
+        """For tasks written for aioq, whose context is a dict: `ctx["worker_id"]`, `ctx["app"]`. Raises KeyError."""
+        if name not in _ITEMS:
+            raise KeyError(f"ctx[{name!r:.100}]: known are {', '.join(_ITEMS)}; to add or look up jobs use ctx.app")
+        return getattr(self, name)
 
     @property
     def id(self) -> str:

@@ -104,7 +104,7 @@ async def test_the_cron_page_of_aioq(place: Place) -> None:
 
         @app.cron("* * * * * *", queue="reports")
         async def cleanup_old_jobs(ctx):  # type: ignore[no-untyped-def]
-            seen.append((ctx.worker_id, ctx.app))
+            seen.append((ctx["worker_id"], ctx["app"]))
 
         @app.cron("0 9 * * 1-5", queue="reports", name="daily")
         async def send_daily_report(ctx: Context) -> None: ...
