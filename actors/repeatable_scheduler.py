@@ -188,7 +188,11 @@ class RepeatableScheduler(RoundsActor):
     def _ready(self, attempt: Attempt, answer: Fired) -> Iterator[Ready]:
         for job, enqueued in zip(attempt.firing.jobs, answer.enqueued, strict=False):  # none where it was not fired
             if enqueued.admission is Admission.EXISTING:
-                self.stage.log.warning("an occurrence made no job: its id %s is taken by another one", job.id)
+                self.stage.log.warning(
+                    "an occurrence made no job: its id %s is taken by another one; a schedule that was removed and "
+                    "made again does not repeat what has run: give it another moment or another id",
+                    job.id,
+                )
             elif enqueued.state is State.WAITING:
                 yield Ready(job.queue, enqueued.id, enqueued.dispatch, job.priority, job.payload)
 

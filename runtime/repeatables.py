@@ -237,7 +237,8 @@ class RepeatableQueue(LocalQueue):
         return (await self.get_repeatable(id)).next_run
 
     async def remove_repeatable(self, schedule: ScheduleName) -> bool:
-        """Forget a schedule; its jobs stay. False: there is none."""
+        """Forget a schedule; its jobs stay, so that one made again under its id makes none of an occurrence that has
+        one already. False: there is none."""
         try:
             id = await self._id_of(schedule)
         except UnknownSchedule:
