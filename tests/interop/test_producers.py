@@ -142,9 +142,11 @@ async def test_a_producer_has_a_delayed_job_run_under_its_id_and_is_answered(
     assert shown["run_at"] > shown["created_at"]
 
 
-@pytest.mark.parametrize("path", ["submit.sh", "events.sh", "node/submit.js", "php/submit.php", "ruby/submit.rb"])
-def test_a_producer_is_ten_lines_of_code(path: str) -> None:
-    lines = (PRODUCERS / path).read_text().splitlines()
-    code = [line for line in lines if line.strip() and not line.strip().startswith(("#", "//", "<?php"))]
+@pytest.mark.parametrize(
+    ("path", "lines"),
+    [("submit.sh", 10), ("events.sh", 10), ("node/submit.js", 12), ("php/submit.php", 14), ("ruby/submit.rb", 14)],
+)
+def test_a_producer_is_about_ten_lines_of_code(path: str, lines: int) -> None:
+    code = [line for line in (PRODUCERS / path).read_text().splitlines() if line.strip()]
 
-    assert len(code) <= 14
+    assert len([line for line in code if not line.strip().startswith(("#", "//", "<?php"))]) <= lines
