@@ -40,7 +40,7 @@ def main() -> None:
     kind = os.environ.get("CALLBOARD_STORE_KIND", "redis")
     store_password = _password("store")
     store = {
-        "redis": f"redis://:{store_password}@store:6379/0",
+        "redis": f"redis://callboard:{store_password}@store:6379/0",
         "mongodb": f"mongodb://callboard:{store_password}@store:27017/callboard?authSource=admin",
     }[kind]
     for role, password in passwords.items():
@@ -50,9 +50,11 @@ def main() -> None:
     _keep("rabbitmq", "definitions.json", json.dumps(_definitions(passwords), indent=2))
     if not (ROOT / "rabbitmq" / "erlang-cookie").exists():
         _keep("rabbitmq", "erlang-cookie", secrets.token_hex(20))
-    # The default user keeps its rights: Redis 7.0 replays transactions from its log with them, and drops what they deny.
+    # The default user cannot log in, but keeps its rights: with them Redis 7.0 reads its log again after a restart, and
+    # drops every transaction that they deny.
     digest = hashlib.sha256(store_password.encode()).hexdigest()
-    _keep("store", "users.acl", f"user default on #{digest} ~* &* +@all\n")
+    allowed = "~* &* +@all -@admin -@dangerous +info +config|get +acl|getuser +client"
+    _keep("store", "users.acl", f"user default off ~* &* +@all\nuser callboard on #{digest} {allowed}\n")
 
 
 def _password(role: str) -> str:
