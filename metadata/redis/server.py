@@ -16,10 +16,12 @@ _SETTINGS = ("*append*", "maxmemory-policy", "min-*-to-write")
 
 
 class ServerFacts(Struct, frozen=True):
-    """INFO, and the settings that matter; `settings` None: the server does not let us read them."""
+    """INFO, and the settings that matter; `settings` None: the server does not let us read them. `default_rights`: the
+    categories of commands of the default user, None likewise."""
 
     info: Mapping[str, Any]
     settings: Mapping[str, str] | None
+    default_rights: tuple[str, ...] | None = None
 
     def setting(self, name: str) -> str | None:
         return None if self.settings is None else self.settings.get(name)
@@ -42,14 +44,19 @@ Servers = Mapping[str, ServerFacts]  # by name; more than one in a cluster only
 
 
 async def read_facts(connection: RedisConnection) -> Servers:
-    found = await connection.everywhere(("INFO",), *(("CONFIG GET", pattern) for pattern in _SETTINGS))
+    found = await connection.everywhere(
+        ("INFO",), ("ACL GETUSER", "default"), *(("CONFIG GET", pattern) for pattern in _SETTINGS)
+    )
     return {name: _facts(*answers) for name, answers in found.items()}
 
 
-def _facts(info: Mapping[str, Any], *settings: Mapping[str | bytes, str | bytes] | None) -> ServerFacts:
+def _facts(
+    info: Mapping[str, Any], user: Mapping[str, Any] | None, *settings: Mapping[str | bytes, str | bytes] | None
+) -> ServerFacts:
     """Managed services, and users without that right, are denied CONFIG."""
     known = {_text(name): _text(value) for one in settings if one for name, value in one.items()}
-    return ServerFacts(info, known or None)
+    rights = None if user is None else tuple(_text(one) for one in user.get("categories", ()))
+    return ServerFacts(info, known or None, rights)
 
 
 def version(servers: Servers) -> str:
@@ -122,6 +129,12 @@ def _persistence(facts: ServerFacts) -> Iterator[Check]:
             "redis-durability",
             f"a power cut can lose answered writes ({current}); durable is"
             " appendonly yes, appendfsync always, no-appendfsync-on-rewrite no",
+        )
+    if facts.default_rights is not None and "+@all" not in facts.default_rights:
+        yield Check(
+            "redis-default-user",
+            "the default user has no rights, and Redis 7.0 reads its append-only file with them after a restart: what"
+            " scripts wrote would be gone; ACL SETUSER default off ~* &* +@all keeps others out and the data in",
         )
     for field in ("aof_last_write_status", "rdb_last_bgsave_status"):
         status = facts.info.get(field, "ok")

@@ -13,6 +13,7 @@ from callboard.metadata.redis import RedisStore
 from certificates import make_certificate
 from integration.redis_private import private_redis
 from redis_space import RedisSpace
+from servers import free_port
 
 
 async def _names(store: RedisStore) -> set[str]:
@@ -58,6 +59,22 @@ async def test_settings_that_cannot_be_read_are_assumed_not_durable(tmp_path: Pa
         await store.close()
 
 
+async def test_a_default_user_without_rights_is_warned_about(tmp_path: Path) -> None:
+    with private_redis(tmp_path, appendfsync="always") as server:
+        space = RedisSpace(server.url)
+        await space.command("ACL", "SETUSER", "operator", "on", ">secret", "~*", "&*", "+@all")
+        await space.command("ACL", "SETUSER", "default", "off", "nocommands")
+        store = RedisSpace(server.url.replace("redis://", "redis://operator:secret@")).store()
+        await store.open()
+        assert await _names(store) == {"redis-default-user"}
+        await store.close()
+        server_side = RedisSpace(server.url.replace("redis://", "redis://operator:secret@"))
+        await server_side.command("ACL", "SETUSER", "default", "off", "~*", "&*", "+@all")
+        await store.open()
+        assert await _names(store) == set()
+        await store.close()
+
+
 async def test_a_policy_that_evicts_is_refused_by_name(tmp_path: Path) -> None:
     with private_redis(tmp_path, maxmemory_policy="allkeys-lru") as server:
         space = RedisSpace(server.url)
@@ -92,7 +109,7 @@ async def test_replicas_that_need_not_write_are_warned_about(tmp_path: Path) -> 
 
 async def test_a_node_of_a_cluster_is_refused(tmp_path: Path) -> None:
     with (
-        private_redis(tmp_path, cluster_enabled="yes") as server,
+        private_redis(tmp_path, cluster_enabled="yes", cluster_port=str(free_port())) as server,
         pytest.raises(StoreRefused, match=r"cluster-enabled yes.*begin it with redis\+cluster://"),
     ):
         await RedisSpace(server.url).store().open()
@@ -175,7 +192,11 @@ async def test_a_server_that_is_too_old_is_refused_by_its_version() -> None:
                 await reader.readline()
                 parts.append((await reader.readline()).strip().upper())
             info = b"redis_version:5.0.7\r\nrole:master\r\n"
-            answer = {b"INFO": b"$%d\r\n%b\r\n" % (len(info), info), b"CONFIG": b"*0\r\n"}
+            answer = {
+                b"INFO": b"$%d\r\n%b\r\n" % (len(info), info),
+                b"CONFIG": b"*0\r\n",
+                b"ACL": b"-ERR unknown command\r\n",
+            }
             writer.write(answer.get(parts[0], b"+OK\r\n"))
         writer.close()
 
