@@ -130,6 +130,6 @@ async def test_of_an_array_of_thousands_each_is_judged(place: Place, others: int
         body = b'[{"task":"add","args":[1],"id":"a"}' + b",7" * others + b',{"task":"add","args":[2],"id":"b"}]'
         async with running(app, actors=["worker", "intake"]):
             await submit(app, body)
-            await until(others, app, app.connections.names.dead)
+            await until(1, app, app.connections.names.dead)  # of so many refusals, those of one kind share a letter
             assert [await app.queue("emails").handle(one).result(PATIENCE_SECONDS) for one in ("a", "b")] == [2, 3]
-            assert await ready(app, app.connections.names.dead) == others
+            assert await ready(app, app.connections.names.dead) == 1
