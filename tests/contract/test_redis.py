@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 import threading
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 
 import pytest
@@ -31,8 +31,9 @@ from callboard.metadata.redis import RedisStore
 from callboard.metadata.redis.keys import Keys
 from callboard.metadata.redis.scripts import read_scripts
 from callboard.runtime.clock import SystemClock
-from callboard.runtime.testing.stores import Cut, Line, StoreConformance
+from callboard.runtime.testing.stores import Cut, Line
 from redis_space import RedisSpace
+from redis_suite import RedisConformance
 
 ANSWER_SECONDS = 0.15  # for which a store waits whose exchanges get lost
 HOSTILE = [
@@ -59,27 +60,10 @@ HOSTILE = [
 ]
 
 
-class TestRedisStore(StoreConformance):
+class TestRedisStore(RedisConformance):
     @pytest.fixture(autouse=True)
     def _servers(self, redis_url: str) -> None:
-        self._url = redis_url
-        self._spaces: dict[Store, RedisSpace] = {}
-
-    async def make_store(self) -> RedisStore:
-        space = RedisSpace(self._url)
-        store = space.store()
-        self._spaces[store] = space
-        return store
-
-    async def make_peer(self, store: Store) -> RedisStore:
-        return self._spaces[store].store()
-
-    async def leftovers(self, store: Store) -> Sequence[str]:
-        return [key.decode() for key in await self._spaces[store].queue_keys()]
-
-    async def discard(self, store: Store) -> None:
-        for space in self._spaces.values():
-            await space.delete()
+        self.use(redis_url)
 
     async def make_cut(self, store: Store, stack: AsyncExitStack) -> Cut:
         at, space = URL(self._url), self._spaces[store]

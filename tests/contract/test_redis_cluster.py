@@ -6,21 +6,21 @@ The cluster is a private one, started once for this module.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 import pytest
 from redis.crc import key_slot
 
-from callboard.metadata.contract import Inspection, Jobs, QueueControl, Store, Workers
+from callboard.metadata.contract import Inspection, Jobs, QueueControl, Workers
 from callboard.metadata.errors import StoreRefused
 from callboard.metadata.job import NewJob
 from callboard.metadata.redis import RedisStore
 from callboard.metadata.redis.keys import Keys
 from callboard.runtime.clock import SystemClock
-from callboard.runtime.testing.stores import StoreConformance
 from integration.redis_private import require
 from redis_servers import RedisCluster, command
 from redis_space import RedisSpace
+from redis_suite import RedisConformance
 
 
 @pytest.fixture(scope="module")
@@ -30,27 +30,10 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisCluster]:
         yield cluster
 
 
-class TestRedisClusterStore(StoreConformance):
+class TestRedisClusterStore(RedisConformance):
     @pytest.fixture(autouse=True)
     def _servers(self, cluster: RedisCluster) -> None:
-        self._cluster = cluster
-        self._spaces: dict[Store, RedisSpace] = {}
-
-    async def make_store(self) -> RedisStore:
-        space = RedisSpace(self._cluster.url)
-        store = space.store()
-        self._spaces[store] = space
-        return store
-
-    async def make_peer(self, store: Store) -> RedisStore:
-        return self._spaces[store].store()
-
-    async def leftovers(self, store: Store) -> Sequence[str]:
-        return [key.decode() for key in await self._spaces[store].queue_keys()]
-
-    async def discard(self, store: Store) -> None:
-        for space in self._spaces.values():
-            await space.delete()
+        self.use(cluster.url)
 
 
 def test_the_queues_of_the_tests_below_are_on_every_node() -> None:
