@@ -35,7 +35,7 @@ class Tracing:
             from opentelemetry import trace
             from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
         except ImportError as error:
-            raise ConfigurationError(f"tracing needs OpenTelemetry: pip install 'callboard[otel]' ({error})") from error
+            raise _not_installed(error) from error
         self._trace = trace
         self._propagator = TraceContextTextMapPropagator()
         self._tracer = trace.get_tracer("callboard")
@@ -75,7 +75,7 @@ def export_spans(service: str) -> Callable[[], None]:
         from opentelemetry.sdk.trace import TracerProvider
         from opentelemetry.sdk.trace.export import BatchSpanProcessor
     except ImportError as error:
-        raise ConfigurationError(f"tracing needs OpenTelemetry: pip install 'callboard[otel]' ({error})") from error
+        raise _not_installed(error) from error
     if not isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider):
         return lambda: None
     named = {} if "OTEL_SERVICE_NAME" in os.environ else {"service.name": service}
@@ -83,3 +83,7 @@ def export_spans(service: str) -> Callable[[], None]:
     provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
     trace.set_tracer_provider(provider)
     return provider.shutdown
+
+
+def _not_installed(error: ImportError) -> ConfigurationError:
+    return ConfigurationError(f"tracing needs OpenTelemetry: pip install 'callboard[otel]' ({error})")
