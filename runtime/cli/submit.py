@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from msgspec import Struct
 
 from ...brokers.message import Message, Receipt
 from ...brokers.topology import Names
 from ...metadata.job import NewJob
 from ..app import Callboard
+from ..draft import Draft
 from ..errors import ConfigurationError
 from ..registry import make_broker
 from ..submission import MESSAGE_ID_HEADER, Refused, SubmissionReader
@@ -24,32 +24,6 @@ from .screen import print_json, printable
 
 STDIN = "-"
 CONFIRM_SECONDS = 30.0
-
-
-class Draft(Struct, kw_only=True):
-    """A message that nobody sent, as intake would see it (brokers/message.py, Delivery)."""
-
-    body: bytes
-    exchange: str
-    routing_key: str
-    content_type: str | None
-    message_id: str | None = None
-    content_encoding: str | None = None
-    correlation_id: str | None = None
-    reply_to: str | None = None
-    headers: dict[str, Any] = {}
-    redelivered: bool = False
-    lost: bool = False
-    size: int = 0
-
-    def __post_init__(self) -> None:
-        self.size = len(self.body)
-
-    def ack(self) -> None: ...
-
-    def requeue(self) -> None: ...
-
-    def reject(self) -> None: ...
 
 
 def submit(

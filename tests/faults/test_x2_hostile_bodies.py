@@ -34,6 +34,7 @@ from callboard.runtime.clock import SystemClock
 from callboard.runtime.connections import Connections
 from callboard.runtime.dead_letter import Filter
 from callboard.runtime.dead_letters import DeadLetters
+from callboard.runtime.draft import Draft
 from callboard.runtime.replies import MAX_REPLY, reply
 from callboard.runtime.settings import Settings
 from callboard.runtime.strict_json import Refusal
@@ -51,25 +52,8 @@ MEMORY = 100 * 1024 * 1024
 FAST = {"CALLBOARD_UNKNOWN_TASK_GRACE": "0"}
 
 
-class Read:
-    """A delivery that is only looked at."""
-
-    redelivered = lost = False
-    message_id = correlation_id = content_type = content_encoding = None
-
-    def __init__(self, exchange: str, case: Case) -> None:
-        self.exchange = exchange
-        self.routing_key = QUEUE
-        self.body = case.body
-        self.size = len(case.body)
-        self.headers: dict[str, object] = {**case.headers}
-        self.reply_to = case.reply_to
-
-    def ack(self) -> None: ...
-
-    def requeue(self) -> None: ...
-
-    def reject(self) -> None: ...
+def draft(exchange: str, case: Case) -> Draft:
+    return Draft(body=case.body, exchange=exchange, routing_key=QUEUE, headers={**case.headers}, reply_to=case.reply_to)
 
 
 def said_of(submission: Submission, dead: DeadLetters) -> None:
@@ -100,7 +84,7 @@ def gathered(reader: SubmissionReader, names: Names, *, seed: int) -> list[tuple
             decode_bundle(case.body)
             decode_command(case.body)
             decode_events(case.body)
-            submission = reader.read(Read(names.submit, case)) if case.exchange == SUBMIT else None
+            submission = reader.read(draft(names.submit, case)) if case.exchange == SUBMIT else None
             if submission is not None:
                 assert len(submission.bodies()) == len(submission.parts)
                 said_of(submission, dead)

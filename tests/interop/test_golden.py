@@ -21,7 +21,7 @@ import pytest
 
 from callboard import Callboard
 from callboard.brokers.topology import Names
-from callboard.runtime.cli.submit import Draft
+from callboard.runtime.draft import Draft
 from callboard.runtime.message_schemas import message_schemas
 from callboard.runtime.submission import MEMBERS, Refused, SubmissionReader
 from path.place import Place

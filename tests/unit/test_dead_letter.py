@@ -13,6 +13,7 @@ from callboard.runtime.clock import SystemClock
 from callboard.runtime.dead_letter import DeadLetter, Filter, read_letter
 from callboard.runtime.dead_letters import MAX_PROPERTIES
 from callboard.runtime.dead_queue import WORN, DeadQueue
+from callboard.runtime.draft import Draft
 from callboard.runtime.wire import encode
 
 NAMES = Names()
@@ -23,24 +24,9 @@ OURS = {
 }  # fmt: skip
 
 
-class Read:
+def put_aside(headers: dict[str, Any], *, message_id: str | None = "m-1") -> Draft:
     """A delivery from `callboard.dead`."""
-
-    redelivered = lost = False
-    correlation_id = reply_to = content_type = content_encoding = None
-    exchange, routing_key = "callboard.dead", "emails"
-    message_id: str | None = "m-1"
-
-    def __init__(self, headers: dict[str, Any]) -> None:
-        self.headers = headers
-        self.body = b"nope"
-        self.size = len(self.body)
-
-    def ack(self) -> None: ...
-
-    def requeue(self) -> None: ...
-
-    def reject(self) -> None: ...
+    return Draft(body=b"nope", exchange="callboard.dead", routing_key="emails", message_id=message_id, headers=headers)
 
 
 def death(**members: Any) -> dict[str, Any]:
@@ -48,7 +34,7 @@ def death(**members: Any) -> dict[str, Any]:
 
 
 def test_our_own_letter_says_what_was_put_aside_and_where_it_came_from() -> None:
-    letter = read_letter(Read(OURS), NAMES)
+    letter = read_letter(put_aside(OURS), NAMES)
     assert (letter.id, letter.reason, letter.detail, letter.path, letter.at) == (
         "one",
         "not-json",
@@ -65,19 +51,19 @@ def test_our_own_letter_says_what_was_put_aside_and_where_it_came_from() -> None
 @pytest.mark.parametrize("value", [None, [], {"a": 1}, -1, 2**62, True, 1.5, b"\xff", "", "\ud800", "x" * 100_000])
 def test_no_header_of_a_letter_raises(name: str, value: object) -> None:
     for headers in ({**OURS, name: value}, {name: value}, {**OURS, "x-death": value}, {"x-death": [value]}):
-        read_letter(Read(headers), NAMES)
+        read_letter(put_aside(headers), NAMES)
 
 
 def test_what_rabbitmq_says_goes_before_what_a_stranger_forged() -> None:
     forged = {**OURS, "callboard-reason": "forged", "callboard-exchange": NAMES.jobs}
-    letter = read_letter(Read({**forged, "x-death": [death(), death(reason="forged")]}), NAMES)
+    letter = read_letter(put_aside({**forged, "x-death": [death(), death(reason="forged")]}), NAMES)
     assert (letter.reason, letter.exchange, letter.id) == ("delivery_limit", NAMES.submit, "m-1")
 
 
 def test_an_exchange_that_a_stranger_forged_in_rabbitmqs_own_header_is_not_believed() -> None:
-    letter = read_letter(Read({"x-death": [death(exchange=NAMES.jobs)]}), NAMES)
+    letter = read_letter(put_aside({"x-death": [death(exchange=NAMES.jobs)]}), NAMES)
     assert letter.exchange == NAMES.submit
-    ticket = read_letter(Read({"x-death": [death(queue=NAMES.job_queue("emails"), exchange=NAMES.jobs)]}), NAMES)
+    ticket = read_letter(put_aside({"x-death": [death(queue=NAMES.job_queue("emails"), exchange=NAMES.jobs)]}), NAMES)
     assert ticket.exchange == NAMES.jobs
 
 
@@ -98,7 +84,7 @@ def test_an_exchange_that_a_stranger_forged_in_rabbitmqs_own_header_is_not_belie
     ],
 )
 def test_a_filter_means_a_letter_where_all_that_is_given_holds(fits: bool, wanted: Filter) -> None:
-    letter: DeadLetter = read_letter(Read(OURS), NAMES)
+    letter: DeadLetter = read_letter(put_aside(OURS), NAMES)
     assert wanted.fits(letter) is fits
 
 
@@ -125,17 +111,16 @@ async def test_letters_that_are_published_anew_are_small_and_each_has_an_id_of_i
 
 
 def test_what_rabbitmq_put_aside_has_the_id_that_its_producer_gave_it() -> None:
-    named = read_letter(Read({"x-death": [death()], "callboard-message-id": "order-7", "h": 1}), NAMES)
+    named = read_letter(put_aside({"x-death": [death()], "callboard-message-id": "order-7", "h": 1}), NAMES)
     assert (named.id, named.named, named.properties["headers"]["h"]) == ("order-7", True, 1)
     assert named.properties["message_id"] == "order-7"
-    large = read_letter(Read({"x-death": [death()], "h": "\x01" * 9000}), NAMES)
+    large = read_letter(put_aside({"x-death": [death()], "h": "\x01" * 9000}), NAMES)
     assert "headers" not in large.properties
 
 
 def test_a_letter_without_an_id_has_the_same_one_at_each_look_and_another_than_others() -> None:
-    class Nameless(Read):
-        message_id = None
-
-    one, same, other = (read_letter(Nameless({"x-death": [death(count=count)]}), NAMES) for count in (1, 1, 2))
+    one, same, other = (
+        read_letter(put_aside({"x-death": [death(count=count)]}, message_id=None), NAMES) for count in (1, 1, 2)
+    )
     assert not one.named
     assert one.id == same.id != other.id

@@ -17,6 +17,7 @@ from callboard.brokers.topology import Names
 from callboard.runtime.clock import SystemClock
 from callboard.runtime.connections import Connections
 from callboard.runtime.dead_letters import DeadLetters
+from callboard.runtime.draft import Draft
 from callboard.runtime.replies import MAX_REPLY, reply
 from callboard.runtime.strict_json import Refusal
 from callboard.runtime.submission import MEMBERS, Refused, Submission, SubmissionReader
@@ -26,24 +27,17 @@ NAMES = Names()
 LONG = {"letters": "x" * 70_000 + ":", "digits": "1" * 70_000, "control": "\x01" * 20_000}
 
 
-class Read:
+def read(body: bytes, *, message_id: str | None = None, **headers: Any) -> Draft:
     """A submission as it arrives."""
-
-    redelivered = lost = False
-    correlation_id, reply_to, content_type, content_encoding = "c-1", "amq.gen-a", None, None
-    exchange, routing_key = NAMES.submit, "emails"
-
-    def __init__(self, body: bytes, *, message_id: str | None = None, **headers: Any) -> None:
-        self.body = body
-        self.size = len(body)
-        self.message_id = message_id
-        self.headers: dict[str, Any] = {name.replace("_", "-"): value for name, value in headers.items()}
-
-    def ack(self) -> None: ...
-
-    def requeue(self) -> None: ...
-
-    def reject(self) -> None: ...
+    return Draft(
+        body=body,
+        exchange=NAMES.submit,
+        routing_key="emails",
+        message_id=message_id,
+        correlation_id="c-1",
+        reply_to="amq.gen-a",
+        headers={name.replace("_", "-"): value for name, value in headers.items()},
+    )
 
 
 class Recording:
@@ -80,7 +74,7 @@ def outcomes(submission: Submission) -> list[Refusal]:
     return [one.refusal if isinstance(one, Refused) else Refusal("store-error", "x" * 500) for one in submission.parts]
 
 
-async def judged(app: Callboard, delivery: Read) -> tuple[Submission, dict[str, Any], list[Message]]:
+async def judged(app: Callboard, delivery: Draft) -> tuple[Submission, dict[str, Any], list[Message]]:
     """What is read, and what is told: to the producer, and to an operator. Both within their limits."""
     submission = SubmissionReader(app, NAMES).read(delivery)
     refusals = outcomes(submission)
@@ -108,7 +102,7 @@ async def test_a_long_value_of_any_member_is_refused_in_few_words(app: Callboard
         job = {"task": "t", member: value} | ({"run_at": 1} if member == "delay" else {})
         named: dict[str, Any] = {long: 1, "task": "t"} if member == "unknown" else job
         for body in (named, [named, {"task": "t"}]):
-            submission, told, _ = await judged(app, Read(json.dumps(body).encode()))
+            submission, told, _ = await judged(app, read(json.dumps(body).encode()))
             assert told["ok"] is False
             assert len(told["error"]["message"]) <= 500
             assert "left_out" not in told
@@ -117,7 +111,7 @@ async def test_a_long_value_of_any_member_is_refused_in_few_words(app: Callboard
 
 async def test_a_reply_that_is_too_long_leaves_out_the_jobs_at_the_end(app: Callboard) -> None:
     _, told, _ = await judged(
-        app, Read(json.dumps([{"task": "t", "id": f"{number}"} for number in range(999)]).encode())
+        app, read(json.dumps([{"task": "t", "id": f"{number}"} for number in range(999)]).encode())
     )
     assert told["left_out"] + len(told["jobs"]) == 999
     assert told["jobs"]
@@ -126,7 +120,7 @@ async def test_a_reply_that_is_too_long_leaves_out_the_jobs_at_the_end(app: Call
 @pytest.mark.parametrize("long", ["a" * 32_000, "\x01" * 32_000, '"' * 32_000, "é" * 129, "\ud800"])
 @pytest.mark.parametrize("body", [b"nope", b'{"task":"t"}', b'[{"task":"t"},0]', b'{"task":"t","id":1}'])
 async def test_a_long_message_id_is_no_id_and_not_kept(app: Callboard, body: bytes, long: str) -> None:
-    delivery = Read(body, message_id="m-1", callboard_message_id=long)
+    delivery = read(body, message_id="m-1", callboard_message_id=long)
     submission, told, kept = await judged(app, delivery)
     assert submission.jobs == []
     assert told["ok"] is False
@@ -136,7 +130,7 @@ async def test_a_long_message_id_is_no_id_and_not_kept(app: Callboard, body: byt
 
 
 async def test_a_letter_that_no_frame_can_carry_is_kept_without_what_is_known_of_it(app: Callboard) -> None:
-    delivery = Read(b"nope", h="x" * 5000)
+    delivery = read(b"nope", h="x" * 5000)
     submission = SubmissionReader(app, NAMES).read(delivery)
     broker = Recording(frame_max=1000)
     assert await dead_letters(app, broker).keep(list(letters_of(submission, outcomes(submission)))) == []
@@ -147,7 +141,7 @@ async def test_a_letter_that_no_frame_can_carry_is_kept_without_what_is_known_of
 
 async def test_a_thousand_refusals_of_one_array_share_a_few_letters_in_which_nothing_is_missing(app: Callboard) -> None:
     bad = [*[0] * 9000, {"task": "t", "id": 1}, "x" * 70_000, *["y" * 200] * 500]
-    delivery = Read(json.dumps(bad).encode(), message_id="m-1", h="x" * 7500)
+    delivery = read(json.dumps(bad).encode(), message_id="m-1", h="x" * 7500)
     _, _, kept = await judged(app, delivery)
     assert len(kept) < 10
     assert sum(len(message.body) + header_bytes(message) for message in kept) < 400_000
@@ -160,5 +154,5 @@ async def test_a_thousand_refusals_of_one_array_share_a_few_letters_in_which_not
 
 
 async def test_a_hundred_refusals_of_one_array_have_a_letter_each(app: Callboard) -> None:
-    _, _, kept = await judged(app, Read(json.dumps([0] * 100).encode(), message_id="m-1"))
+    _, _, kept = await judged(app, read(json.dumps([0] * 100).encode(), message_id="m-1"))
     assert [message.body for message in kept] == [b"0"] * 100
