@@ -15,7 +15,7 @@ from ..brokers.contract import Broker
 from ..brokers.errors import BrokerError, BrokerUnavailable
 from ..brokers.message import Message, Receipt
 from ..brokers.topology import Names
-from ..metadata.contract import MAX_BATCH, Jobs, Ready, Sent
+from ..metadata.contract import MAX_BATCH, Enqueued, Jobs, Ready, Sent
 from ..metadata.errors import StoreUnavailable
 from .batcher import Batcher
 from .clock import Clock
@@ -40,6 +40,7 @@ class Dispatcher:
         self._batcher = Batcher(self._publish, limit=4 * MAX_BATCH, window=4)
         self._declared: set[str] = set()
         self._published: list[Sent] = []
+        self._unrecorded: set[tuple[str, str]] = set()
         self._events: dict[str, list[Event]] = {}
         self._timer: asyncio.TimerHandle | None = None
         self._events_scheduled = False
@@ -49,8 +50,14 @@ class Dispatcher:
         """Publish; what became of each. UNKNOWN after the confirm timeout or without a connection, never raised."""
         return await self._batcher.submit(ready)
 
-    def start(self, ready: Sequence[Ready]) -> asyncio.Future[list[Receipt]]:
-        """`send`, begun before the caller waits for it; at least one job."""
+    def start(
+        self, ready: Sequence[Ready], *, recording: asyncio.Future[list[Enqueued]]
+    ) -> asyncio.Future[list[Receipt]]:
+        """`send`, begun while the jobs are being recorded; at least one job. They are `published` once they are there:
+        the mark would pass by a record that is not."""
+        jobs = {(job.queue, job.id) for job in ready}
+        self._unrecorded |= jobs
+        recording.add_done_callback(lambda _: self._unrecorded.difference_update(jobs))
         sending = self._batcher.put(ready)
         sending.add_done_callback(_looked_at)
         return sending
@@ -145,8 +152,7 @@ class Dispatcher:
                 answers[index] = receipt
             if receipt is Receipt.CONFIRMED:
                 self._published += [Sent(ready[i].queue, ready[i].id, ready[i].dispatch) for i in indexes]
-        if self._published and self._timer is None:
-            self._timer = asyncio.get_running_loop().call_later(PUBLISHED_DELAY_SECONDS, self._published_due)
+        self._note_published_later()
         return answers
 
     async def _publish_again(self, messages: list[Message], receipts: list[Receipt], returned: list[int]) -> None:
@@ -178,12 +184,20 @@ class Dispatcher:
             priority=10 - priority,  # 1 (first) .. 10 (last) -> AMQP's 9 .. 0
         )
 
+    def _note_published_later(self) -> None:
+        if self._published and self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(PUBLISHED_DELAY_SECONDS, self._published_due)
+
     def _published_due(self) -> None:
         self._timer = None
         self._in_background(self._note_published())
 
     async def _note_published(self) -> None:
         sent, self._published = self._published, []
+        if self._unrecorded:
+            self._published = [one for one in sent if (one.queue, one.id) in self._unrecorded]
+            sent = [one for one in sent if (one.queue, one.id) not in self._unrecorded]
+            self._note_published_later()
         try:
             for start in range(0, len(sent), MAX_BATCH):
                 await self._jobs.published(sent[start : start + MAX_BATCH], now=self._clock.now())

@@ -67,7 +67,7 @@ class Producer:
             if fresh and self._may_send_at_once(jobs):
                 recording = self._batcher.put(jobs)  # first: its bytes leave before the ticket's
                 sending = self._dispatcher.start(
-                    [Ready(job.queue, job.id, 1, job.priority, job.payload) for job in jobs]
+                    [Ready(job.queue, job.id, 1, job.priority, job.payload) for job in jobs], recording=recording
                 )
                 answers = [_ours(answer) for answer in await recording]
             else:

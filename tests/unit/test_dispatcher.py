@@ -11,7 +11,7 @@ import pytest
 from callboard.brokers.errors import BrokerUnavailable
 from callboard.brokers.message import Message, Receipt
 from callboard.brokers.topology import Names, Topology
-from callboard.metadata.contract import Ready, Sent
+from callboard.metadata.contract import Enqueued, Ready, Sent
 from callboard.metadata.errors import StoreUnavailable
 from callboard.runtime.clock import SystemClock
 from callboard.runtime.dispatcher import PUBLISHED_DELAY_SECONDS, Dispatcher
@@ -188,3 +188,16 @@ async def test_a_single_send_makes_a_message_of_its_own(scene: Scene) -> None:
     scene.broker.receipts = [Receipt.UNKNOWN]
     assert await scene.dispatcher.send_single(ready("b")) is False
     assert scene.bundles() == [("q", 5, [("a", 2)]), ("q", 5, [("b", 1)])]
+
+
+async def test_what_is_sent_while_it_is_recorded_is_noted_once_it_is_recorded(scene: Scene) -> None:
+    recording: asyncio.Future[list[Enqueued]] = asyncio.get_running_loop().create_future()
+    await scene.dispatcher.start([ready("a")], recording=recording)
+    await scene.dispatcher.send([ready("b")])
+    await asyncio.sleep(2 * PUBLISHED_DELAY_SECONDS)
+    assert [sent.id for sent in scene.jobs.sent] == ["b"]
+    recording.set_result([])
+    async with asyncio.timeout(60):
+        while len(scene.jobs.sent) < 2:
+            await asyncio.sleep(0.01)
+    assert [sent.id for sent in scene.jobs.sent] == ["b", "a"]

@@ -48,7 +48,9 @@ class FakeDispatcher:
         self.sent: list[str] = []
         self.receipt = Receipt.CONFIRMED
 
-    def start(self, ready: Sequence[Ready]) -> asyncio.Future[list[Receipt]]:
+    def start(
+        self, ready: Sequence[Ready], *, recording: asyncio.Future[list[Enqueued]] | None = None
+    ) -> asyncio.Future[list[Receipt]]:
         self.sent += [one.id for one in ready]
         future: asyncio.Future[list[Receipt]] = asyncio.get_running_loop().create_future()
         future.set_result([self.receipt for _ in ready])
