@@ -7,7 +7,7 @@ import secrets
 
 from ..brokers.contract import Broker
 from ..brokers.topology import Names
-from ..metadata.contract import Jobs, Store
+from ..metadata.contract import Store
 from .clock import Clock
 from .dispatcher import Dispatcher
 from .errors import ConfigurationError
@@ -20,17 +20,20 @@ log = logging.getLogger("callboard")
 
 
 class Connections:
-    """Made closed; `open` connects. `boot` is this process's 128-bit random id."""
+    """Made closed; `open` connects. `boot` is this process's 128-bit random id. `broker` and `store`: in the place of
+    those that the settings name."""
 
-    def __init__(self, settings: Settings, clock: Clock) -> None:
+    def __init__(
+        self, settings: Settings, clock: Clock, *, broker: Broker | None = None, store: Store | None = None
+    ) -> None:
         self.settings = settings
         self.clock = clock
         self.boot = secrets.token_hex(16)
         self.names = Names(settings.namespace, settings.queue_type)
-        self.broker: Broker = make_broker(
+        self.broker: Broker = broker or make_broker(
             settings.broker.get_secret_value(), name=f"{settings.namespace} {self.boot[:8]}"
         )
-        self.store: Store = self.another_store()
+        self.store: Store = store or self.another_store()
         if self.broker.shared and not self.store.shared:
             raise ConfigurationError(
                 f"the store {self.store.scheme}:// lives in one process, the broker {self.broker.scheme}:// serves "
@@ -55,10 +58,9 @@ class Connections:
             raise
         self.dispatcher = Dispatcher(
             broker=self.broker,
-            jobs=self.store.get(Jobs),
+            store=self.store,
             names=self.names,
             clock=self.clock,
-            epoch=self.store.epoch,
             confirm_timeout=self.settings.confirm_timeout,
         )
         self.producer = Producer(store=self.store, dispatcher=self.dispatcher, settings=self.settings, clock=self.clock)

@@ -15,29 +15,31 @@ from ..brokers.contract import Broker
 from ..brokers.errors import BrokerError, BrokerUnavailable
 from ..brokers.message import Message, Receipt
 from ..brokers.topology import Names
-from ..metadata.contract import MAX_BATCH, Enqueued, Jobs, Ready, Sent
-from ..metadata.errors import StoreUnavailable
+from ..metadata.contract import MAX_BATCH, Enqueued, Jobs, Ready, Sent, Store
+from ..metadata.errors import MetadataError, StoreUnavailable
 from .batcher import Batcher
 from .clock import Clock
+from .wakes import Wakes
 from .wire import Command, Event, encode_bundle, encode_command, encode_events, split_bundles
 
 PUBLISHED_DELAY_SECONDS = 0.1  # most jobs are claimed by then, which clears their outbox entry without our help
+EPOCH_AGAIN_SECONDS = 60.0  # a store that lost its data has another one; far more than from a record to its ticket
 MAX_BACKGROUND = 10_000  # sends under way that nobody waits for; beyond it the relay takes over
 
 log = logging.getLogger("callboard.dispatcher")
 
 
 class Dispatcher:
-    def __init__(
-        self, *, broker: Broker, jobs: Jobs, names: Names, clock: Clock, epoch: str, confirm_timeout: float
-    ) -> None:
+    def __init__(self, *, broker: Broker, store: Store, names: Names, clock: Clock, confirm_timeout: float) -> None:
         self._broker = broker
-        self._jobs = jobs
+        self._store = store
+        self._jobs = store.get(Jobs)
         self._names = names
         self._clock = clock
-        self._epoch = epoch
+        self._epoch_read_at = clock.elapsed()
         self._confirm_timeout = confirm_timeout
         self._batcher = Batcher(self._publish, limit=4 * MAX_BATCH, window=4)
+        self._wakes = Wakes(self.command_soon, clock)
         self._declared: set[str] = set()
         self._published: list[Sent] = []
         self._unrecorded: set[tuple[str, str]] = set()
@@ -98,6 +100,10 @@ class Dispatcher:
         if len(self._background) < MAX_BACKGROUND:
             self._in_background(self.command(routing_key, command))
 
+    def delayed_soon(self, queue: str, run_at: int) -> None:
+        """Tell the delayed scanners that a job which was recorded is due at `run_at`, if they need to be told."""
+        self._wakes.delayed(queue, run_at)
+
     async def declare(self, queue: str, *, again: bool = False) -> None:
         """See to it that the job queue exists. BrokerUnavailable: it will, once there is a connection."""
         if again:
@@ -108,6 +114,7 @@ class Dispatcher:
 
     async def flush(self) -> None:
         """Wait for everything under way, `published` included."""
+        self._wakes.flush()
         while self._background or not self._batcher.idle:
             await asyncio.gather(*self._background, return_exceptions=True)
             await self._batcher.drain()
@@ -129,6 +136,7 @@ class Dispatcher:
             log.error("a send in the background failed; the relay repeats it", exc_info=error)
 
     async def _publish(self, ready: Sequence[Ready]) -> Sequence[Receipt]:
+        self._read_epoch_now_and_then()
         groups: dict[tuple[str, int], list[int]] = {}
         for index, job in enumerate(ready):
             groups.setdefault((job.queue, job.priority), []).append(index)
@@ -155,6 +163,19 @@ class Dispatcher:
         self._note_published_later()
         return answers
 
+    def _read_epoch_now_and_then(self) -> None:
+        """Tickets of an epoch that is over are adopted however old they are: late copies of jobs that were forgotten
+        in order would run again."""
+        if self._clock.elapsed() - self._epoch_read_at >= EPOCH_AGAIN_SECONDS:
+            self._epoch_read_at = self._clock.elapsed()
+            self._in_background(self._read_epoch())
+
+    async def _read_epoch(self) -> None:
+        try:
+            await self._store.read_epoch()
+        except MetadataError as error:
+            log.warning("%s; whether the store has lost its data since is asked again later", error)
+
     async def _publish_again(self, messages: list[Message], receipts: list[Receipt], returned: list[int]) -> None:
         try:
             for queue in {messages[number].routing_key for number in returned}:
@@ -180,7 +201,7 @@ class Dispatcher:
         return Message(
             exchange=self._names.jobs,
             routing_key=queue,
-            body=encode_bundle(bundle, epoch=self._epoch, at=self._clock.now()),
+            body=encode_bundle(bundle, epoch=self._store.epoch, at=self._clock.now()),
             priority=10 - priority,  # 1 (first) .. 10 (last) -> AMQP's 9 .. 0
         )
 

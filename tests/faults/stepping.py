@@ -1,10 +1,10 @@
-"""An intake that is killed at a named step: before or after a call of its store, of its broker, or an ack.
+"""Actors that are killed at a named step: before or after a call of their store, of their broker, or an ack.
 
-    run(Deployed(...), Moment("Jobs.enqueue", "after"))      kills its own process (-9) at the first such step
-    run(Deployed(...), None, trace)                          goes on until it is terminated; writes each step down
+    run(Deployed(...), ["intake"], Moment("Jobs.enqueue", "after"))      kills its own process (-9) at the first one
+    run(Deployed(...), ["intake"], None, trace)              goes on until it is terminated; writes each step down
 
-What the actor stands on is wrapped, call by call; the actor is the real one, and so are the servers. A step "after" its
-call is one whose answer has come and has not been looked at.
+A worker among them runs the tasks of faults/workload.py. What an actor stands on is wrapped, call by call; the actor is
+the real one, and so are the servers. A step "after" its call is one whose answer has come and has not been looked at.
 """
 
 from __future__ import annotations
@@ -23,12 +23,13 @@ from msgspec import Struct
 from callboard import Callboard
 from callboard.brokers.contract import Broker, Consumer, Receive
 from callboard.brokers.message import Delivery, Message, Receipt
-from callboard.metadata.contract import Jobs, Store
+from callboard.metadata.contract import Store
 from callboard.runtime.connections import Connections
 from callboard.runtime.dispatcher import Dispatcher
 from callboard.runtime.producer import Producer
 from callboard.runtime.testing import running
 from faults.fleet import Deployed
+from faults.workload import BACKOFF_SECONDS, QUEUES, RETRIES, work, work_in_thread
 
 ACK = "ack"
 ACK_IS_SENT_SECONDS = 0.1  # what is acked in a tick of the loop is written at its end
@@ -144,10 +145,9 @@ class SteppingApp(Callboard):
         here.store = cast(Store, SteppingStore(there.store, self.steps, "store"))
         here.dispatcher = Dispatcher(
             broker=here.broker,
-            jobs=here.store.get(Jobs),
+            store=here.store,
             names=there.names,
             clock=there.clock,
-            epoch=there.store.epoch,
             confirm_timeout=there.settings.confirm_timeout,
         )
         here.producer = Producer(
@@ -156,18 +156,24 @@ class SteppingApp(Callboard):
         return here
 
 
-async def _run(deployed: Deployed, steps: Steps) -> None:
+async def _run(deployed: Deployed, actors: Sequence[str], steps: Steps) -> None:
     app = SteppingApp(broker=deployed.broker, store=deployed.store, namespace=deployed.namespace)
     app.steps = steps
+    if "worker" in actors:
+        for task in (work, work_in_thread):
+            app.task(name=task.name, retries=RETRIES, backoff=BACKOFF_SECONDS)(task.function)
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
     async with app:
-        async with running(app, actors=["intake"]):
+        async with running(app, actors=actors, queues=QUEUES if "worker" in actors else ()):
             await stop.wait()
         await app.connections.producer.drain()
         await app.connections.dispatcher.flush()
 
 
-def run(deployed: Deployed, moment: Moment | None, trace: Path | None = None) -> None:
-    """The whole life of one process."""
-    asyncio.run(_run(deployed, Steps(moment, trace)))
+def run(
+    deployed: Deployed, actors: Sequence[str], moment: Moment | None, trace: Path | None = None, ledger: str = ""
+) -> None:
+    """The whole life of one process. `ledger`: where its handlers write."""
+    os.environ |= {**deployed.settings, "FAULTS_LEDGER": ledger}
+    asyncio.run(_run(deployed, actors, Steps(moment, trace)))

@@ -103,7 +103,7 @@ async def test_an_intake_killed_at_any_step_leaves_each_job_there_once_and_run_o
 
 
 def start(door: Door, moment: Moment | None, trace: Path | None) -> ForkServerProcess:
-    process = FORKS.Process(target=stepping.run, args=(door.fleet.deployed, moment, trace), daemon=True)
+    process = FORKS.Process(target=stepping.run, args=(door.fleet.deployed, ["intake"], moment, trace), daemon=True)
     process.start()
     return process
 

@@ -22,6 +22,8 @@ from faults.ledger import Ledger, Run
 APP = "faults.workload:app"
 QUEUES = ("images", "mail", "orders", "reports")
 LONG_MILLISECONDS = 1000
+RETRIES = 3
+BACKOFF_SECONDS = 0.2
 
 app = Callboard()
 
@@ -52,14 +54,14 @@ def end(ctx: Context, fails: bool) -> int:
     return ctx.attempt
 
 
-@app.task(name="work", retries=3, backoff=0.2)
+@app.task(name="work", retries=RETRIES, backoff=BACKOFF_SECONDS)
 async def work(ctx: Context, milliseconds: int, fails: bool) -> int:
     with ledger().running(run_of(ctx)):
         await asyncio.sleep(milliseconds / 1000)
         return end(ctx, fails)
 
 
-@app.task(name="work-in-thread", retries=3, backoff=0.2)
+@app.task(name="work-in-thread", retries=RETRIES, backoff=BACKOFF_SECONDS)
 def work_in_thread(ctx: Context, milliseconds: int, fails: bool) -> int:
     with ledger().running(run_of(ctx)):
         time.sleep(milliseconds / 1000)

@@ -11,11 +11,20 @@ import pytest
 from callboard.brokers.errors import BrokerUnavailable
 from callboard.brokers.message import Message, Receipt
 from callboard.brokers.topology import Names, Topology
-from callboard.metadata.contract import Enqueued, Ready, Sent
+from callboard.metadata.contract import Enqueued, Jobs, Ready, Sent
 from callboard.metadata.errors import StoreUnavailable
 from callboard.runtime.clock import SystemClock
-from callboard.runtime.dispatcher import PUBLISHED_DELAY_SECONDS, Dispatcher
+from callboard.runtime.dispatcher import EPOCH_AGAIN_SECONDS, PUBLISHED_DELAY_SECONDS, Dispatcher
 from callboard.runtime.wire import Body, Command, Event, decode_bundle, decode_command, decode_events, encode_body
+
+
+class LaterClock(SystemClock):
+    """`later`: seconds that have passed beyond those that have."""
+
+    later = 0.0
+
+    def elapsed(self) -> float:
+        return super().elapsed() + self.later
 
 
 class FakeBroker:
@@ -55,14 +64,32 @@ class FakeJobs:
         self.batches.append(len(sent))
 
 
+class FakeStore:
+    """`lives`: how often it lost its data, of which a reader learns when it asks."""
+
+    def __init__(self) -> None:
+        self.jobs = FakeJobs()
+        self.lives = 0
+        self.epoch = "e0"
+
+    def get(self, capability: type) -> Any:
+        assert capability is Jobs
+        return self.jobs
+
+    async def read_epoch(self) -> str:
+        if self.jobs.away:
+            raise StoreUnavailable("fake", "away")
+        self.epoch = f"e{self.lives}"
+        return self.epoch
+
+
 class Scene:
     def __init__(self) -> None:
-        self.broker, self.jobs = FakeBroker(), FakeJobs()
+        self.broker, self.store, self.clock = FakeBroker(), FakeStore(), LaterClock()
+        self.jobs = self.store.jobs
         broker: Any = self.broker
-        jobs: Any = self.jobs
-        self.dispatcher = Dispatcher(
-            broker=broker, jobs=jobs, names=Names("ns"), clock=SystemClock(), epoch="e", confirm_timeout=5
-        )
+        store: Any = self.store
+        self.dispatcher = Dispatcher(broker=broker, store=store, names=Names("ns"), clock=self.clock, confirm_timeout=5)
 
     def bundles(self) -> list[tuple[str, int | None, list[tuple[str, int]]]]:
         found = []
@@ -201,3 +228,17 @@ async def test_what_is_sent_while_it_is_recorded_is_noted_once_it_is_recorded(sc
         while len(scene.jobs.sent) < 2:
             await asyncio.sleep(0.01)
     assert [sent.id for sent in scene.jobs.sent] == ["b", "a"]
+
+
+async def test_a_store_that_lost_its_data_is_noticed_in_a_minute_by_whoever_sends(scene: Scene) -> None:
+    scene.store.lives = 1
+    await scene.dispatcher.send([ready("a")])
+    scene.clock.later = EPOCH_AGAIN_SECONDS
+    scene.jobs.away = True
+    await scene.dispatcher.send([ready("b")])
+    scene.clock.later = 2 * EPOCH_AGAIN_SECONDS
+    scene.jobs.away = False
+    await scene.dispatcher.send([ready("c")])
+    await scene.dispatcher.flush()
+    await scene.dispatcher.send([ready("d")])
+    assert [decode_bundle(message.body)[0].epoch for message in scene.broker.published] == ["e0", "e0", "e0", "e1"]
