@@ -140,6 +140,8 @@ class RepeatableScheduler(RoundsActor):
             self._fired += sum(answer.fire is Fire.FIRED for answer in answers)
             for attempt, answer in zip(batch, answers, strict=True):
                 if answer.fire is Fire.FIRED and attempt.read is not None and attempt.decision is not None:
+                    if self.stage.metrics is not None:
+                        self.stage.metrics.fired(late=(self.stage.clock.now() - attempt.firing.due) / 1000)
                     await self._cancel(attempt.read, attempt.decision, now)
                     self._tell(attempt.read, attempt.decision, now)
         return [attempt.firing.next_run for attempt in attempts if attempt.firing.next_run is not None]

@@ -104,6 +104,8 @@ class StalledRecovery(RoundsActor):
                 limit=MAX_BATCH,
             )
             more = taken.more
+            if self.stage.metrics is not None:
+                self.stage.metrics.stalled(row.queue, again=len(taken.ready), failed=len(taken.failed))
             recovered += len(taken.ready)
             failed += len(taken.failed)
             await self._send(taken.ready, event="stalled")
@@ -126,6 +128,8 @@ class StalledRecovery(RoundsActor):
         ready = await self._jobs.take_unpublished(
             queues, now=self.stage.clock.now(), grace=self._resend_grace, limit=MAX_BATCH
         )
+        if self.stage.metrics is not None:
+            self.stage.metrics.resent(len(ready), why="unsent")
         await self._send(ready)
         return len(ready) >= MAX_BATCH
 
@@ -146,6 +150,8 @@ class StalledRecovery(RoundsActor):
             )
         if lost:
             self.tickets_resent += len(lost)
+            if self.stage.metrics is not None:
+                self.stage.metrics.resent(len(lost), why="lost")
             self.stage.log.warning("%d tickets seem to be lost by the broker; sent again", len(lost))
             await self._send(lost)
 

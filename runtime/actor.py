@@ -32,6 +32,7 @@ from .connections import Connections
 from .dead_letters import DeadLetters, Letter
 from .dispatcher import Dispatcher
 from .errors import ConfigurationError
+from .metrics import Metrics
 from .settings import Settings
 from .wire import Command, Malformed, decode_command
 
@@ -89,6 +90,11 @@ class Stage:
     @property
     def settings(self) -> Settings:
         return self._connections.settings
+
+    @property
+    def metrics(self) -> Metrics | None:
+        """Where to count; None: nobody wants to know."""
+        return self.app.metrics
 
     @property
     def clock(self) -> Clock:

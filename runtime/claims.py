@@ -170,6 +170,7 @@ class Claims:
                     if self._runs.is_new(queue, ticket.id, ticket.dispatch):
                         run = Run(queue=queue, ticket=ticket, claimed=answer, boot=boot, started_at=now)
                         run.adopted = position in unknown
+                        run.sent_at = one.parcel.at
                         self._runs.start(run)
                     else:
                         self._host.copy_refused()

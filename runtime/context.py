@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
 from .errors import ConfigurationError
@@ -11,6 +12,9 @@ from .errors import ConfigurationError
 if TYPE_CHECKING:
     from .app import Callboard
 
+
+# Of which run is the code that asks: set around each call of a task, for the lines that it logs.
+RUNNING: ContextVar[Context | None] = ContextVar("callboard_running", default=None)
 
 _ITEMS = ("app", "attempt", "fence", "id", "job_id", "logger", "meta", "queue", "task", "worker_id")
 

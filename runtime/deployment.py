@@ -14,11 +14,17 @@ from contextlib import AsyncExitStack, nullcontext
 from random import Random, SystemRandom
 from typing import TYPE_CHECKING
 
+from ..metadata.contract import Inspection
 from ..metadata.errors import CapabilityMissing
 from .actor import Actor, Options, Stage
+from .errors import ConfigurationError
 from .health import Health
 from .health_server import HealthServer
 from .loop_watch import LoopWatch
+from .metrics import Metrics
+from .otlp_metrics import OtlpMetrics
+from .queue_gauges import QueueGauges
+from .readings import Readings
 from .supervisor import Supervisor
 
 if TYPE_CHECKING:
@@ -33,7 +39,8 @@ def seeded_random() -> Random:
 
 class Deployment:
     """`run` opens the app, runs the actors until `stop`, and closes it. `watched`: threads of their own tell how late
-    the event loop is, and answer to `health_port`, where that is set; for processes that do nothing else."""
+    the event loop is, answer to `health_port`, where that is set, and export metrics; for processes that do nothing
+    else."""
 
     def __init__(
         self,
@@ -102,16 +109,47 @@ class Deployment:
         return stage
 
     async def _be_watched(self, watching: AsyncExitStack) -> None:
-        settings, clock = self.app.settings, self.app.clock
-        watch = LoopWatch(clock, warn_after=settings.lease_seconds / 4)
+        settings, clock, metrics = self.app.settings, self.app.clock, self.app.metrics
+        shows, exports = settings.metrics in ("prometheus", "both"), settings.metrics in ("otlp", "both")
+        if shows and settings.health_port is None:
+            raise ConfigurationError(
+                f"metrics={settings.metrics!r}: Prometheus is answered at the health port, and there is none; give "
+                "--health-port, or set CALLBOARD_HEALTH_PORT"
+            )
+        watch = LoopWatch(
+            clock, warn_after=settings.lease_seconds / 4, observe=None if metrics is None else metrics.loop_lag
+        )
         self._watch = await watching.enter_async_context(watch)
-        if settings.health_port is None:
+        if settings.health_port is None and not exports:
             return
-        self._health = Health(self.app.connections, watch)
-        server = HealthServer(self._health.report, host=settings.health_host, port=settings.health_port)
-        await watching.enter_async_context(self._health)
-        watching.enter_context(server)
-        log.info("health: http://%s:%d/live and /ready", settings.health_host, server.port)
+        self._health = health = Health(self.app.connections, watch)
+        await watching.enter_async_context(health)
+        readings = None if metrics is None else self._readings(metrics, health)
+        if settings.health_port is not None:
+            server = HealthServer(
+                health.report,
+                host=settings.health_host,
+                port=settings.health_port,
+                metrics=readings.exposition if readings is not None and shows else None,
+            )
+            watching.enter_context(server)
+            paths = "/live, /ready and /metrics" if shows else "/live and /ready"
+            log.info("health: http://%s:%d%s", settings.health_host, server.port, paths)
+        if readings is not None and exports:
+            service = "callboard " + " ".join(actor.kind for actor in self.actors)
+            otlp = OtlpMetrics(readings.read, service=service)
+            otlp.start()
+            watching.push_async_callback(asyncio.to_thread, otlp.stop)
+
+    def _readings(self, metrics: Metrics, health: Health) -> Readings:
+        """What is kept in the queues is told by one process: that of the actor which looks after all of them."""
+        app, store = self.app, self.app.connections.store
+        asks = any(actor.kind == "stalled-recovery" for actor in self.actors) and Inspection in store.capabilities
+        if not asks:
+            return Readings(metrics, health.report, None)
+        ours = {task.declared.queue for task in app.tasks.values()}
+        gauges = QueueGauges(store, app.clock, queues=self.options.queues, preferred=ours.__contains__)
+        return Readings(metrics, health.report, gauges)
 
     def _check_capabilities(self) -> None:
         store = self.app.connections.store

@@ -52,6 +52,7 @@ class Finisher:
         self._waiting: dict[str, deque[Run]] = {}
         self._busy: set[str] = set()
         self._unfinished = 0
+        self._metrics = stage.metrics
 
     @property
     def has_room(self) -> bool:
@@ -60,6 +61,8 @@ class Finisher:
 
     def finish(self, run: Run, outcome: Outcome) -> None:
         run.outcome = outcome
+        if self._metrics is not None:
+            self._metrics.ended(run, outcome)
         self._unfinished += 1
         self._waiting.setdefault(run.queue, deque()).append(run)
         if run.queue not in self._busy:
@@ -108,6 +111,8 @@ class Finisher:
 
     def _late(self, run: Run, answer: Finished) -> None:
         self.late_finishes += 1
+        if self._metrics is not None:
+            self._metrics.finished_late(run.queue)
         self._stage.log.warning(
             "refused the end of job %s, dispatch %d by %s: it now is %s at dispatch %d%s; what this run did may "
             "have been done twice",

@@ -1,10 +1,12 @@
-"""`/live` and `/ready` over HTTP, answered by threads of their own: a loop that stands still can be told, and is.
+"""`/live`, `/ready` and `/metrics` over HTTP, answered by threads of their own: a loop that stands still can be told,
+and is.
 
     GET /live     200 while the event loop runs, else 503
     GET /ready    200 while the process can do its work, else 503
+    GET /metrics  what the process counts, in Prometheus's text format, where the setting `metrics` says so; else 404
 
-Both answer with the same JSON document, a `Report`. It names actors and ages and no address, and needs no secret; it
-listens on the loopback interface unless told otherwise.
+The first two answer with the same JSON document, a `Report`. It names actors and ages and no address, and metrics name
+queues and tasks: neither needs a secret. It listens on the loopback interface unless told otherwise.
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ import msgspec
 
 from .errors import ConfigurationError
 from .health import Report
+from .prometheus import CONTENT_TYPE
 
 MOST_AT_A_TIME = 8  # more connections than that are closed unanswered
 PATIENCE_SECONDS = 5.0  # for a request to arrive
@@ -33,18 +36,24 @@ class _Handler(BaseHTTPRequestHandler):
     sys_version = ""
 
     def do_GET(self) -> None:
+        path = self.path.partition("?")[0]
+        if path == "/metrics" and self.server.metrics is not None:
+            self._answer(200, self.server.metrics(), CONTENT_TYPE)
+            return
         report = self.server.report()
-        fine = {"/live": report.live, "/ready": report.ready}.get(self.path.partition("?")[0])
-        if fine is None:
-            self._answer(404, b'{"error": "ask for /live or /ready"}')
-        else:
+        fine = {"/live": report.live, "/ready": report.ready}.get(path)
+        if fine is not None:
             self._answer(200 if fine else 503, msgspec.json.encode(report))
+        elif path == "/metrics":
+            self._answer(404, b'{"error": "there are none: set CALLBOARD_METRICS=prometheus"}')
+        else:
+            self._answer(404, b'{"error": "ask for /live, /ready or /metrics"}')
 
     do_HEAD = do_GET
 
-    def _answer(self, status: int, body: bytes) -> None:
+    def _answer(self, status: int, body: bytes, content_type: str = "application/json") -> None:
         self.send_response(status)
-        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Type", content_type)
         self.send_header("Content-Length", str(len(body)))
         self.send_header("Cache-Control", "no-store")
         self.end_headers()
@@ -60,8 +69,11 @@ class _Server(socketserver.ThreadingTCPServer):
     daemon_threads = True
     block_on_close = False
 
-    def __init__(self, address: tuple[str, int], report: Callable[[], Report]) -> None:
+    def __init__(
+        self, address: tuple[str, int], report: Callable[[], Report], metrics: Callable[[], bytes] | None
+    ) -> None:
         self.report = report
+        self.metrics = metrics
         self._free = threading.BoundedSemaphore(MOST_AT_A_TIME)
         super().__init__(address, _Handler)
 
@@ -84,9 +96,11 @@ class _Server(socketserver.ThreadingTCPServer):
 class HealthServer:
     """ConfigurationError: the address cannot be listened on."""
 
-    def __init__(self, report: Callable[[], Report], *, host: str, port: int) -> None:
+    def __init__(
+        self, report: Callable[[], Report], *, host: str, port: int, metrics: Callable[[], bytes] | None = None
+    ) -> None:
         try:
-            self._server = _Server((host, port), report)
+            self._server = _Server((host, port), report, metrics)
         except (OSError, OverflowError) as error:
             raise ConfigurationError(
                 f"health_host {host!r}, health_port {port}: cannot be listened on ({error}); each process of a machine "

@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 from msgspec import Raw, Struct
 
-from ..metadata.job import Job, State
+from ..metadata.job import FINAL, Job, State
 from .results import ErrorInfo, decode_error, decode_result
 from .wire import decode_body
 
@@ -126,6 +126,15 @@ def delayed_view(job: Job) -> DelayedInfo:
     return DelayedInfo(
         job_id=job.id, run_at=_required(job.run_at or 0), payload=msgspec.json.decode(job.payload, type=dict[str, Any])
     )
+
+
+def could_run_since(job: Job) -> int:
+    """Of a waiting or delayed job, ms: when it was made, became due, or its run before ended, whichever came last. One
+    that had ended and was brought back by `retry`: when it was sent, if it was."""
+    last = _attempt.decode(job.history[-1]) if job.history else None
+    ended = 0 if last is None else last.ended_at or 0
+    sent = job.sent_at or 0 if last is not None and last.outcome in FINAL else 0
+    return max(job.created_at, job.run_at or 0, ended, sent)
 
 
 def _object(raw: Raw) -> dict[str, Any]:

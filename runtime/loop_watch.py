@@ -14,6 +14,7 @@ import asyncio
 import logging
 import sys
 import threading
+from collections.abc import Callable
 from types import FrameType, TracebackType
 from typing import Self
 
@@ -28,13 +29,21 @@ OWN_PACKAGE = __name__.split(".", 1)[0]
 
 class LoopWatch:
     """`warn_after`: seconds that the loop may not run before a warning names what holds it up; each time it doubles,
-    another one. Entered in the loop that is watched. Everything but entering and leaving may be called from any thread.
-    """
+    another one. `observe` is told in the loop how late it was, each time. Entered in the loop that is watched.
+    Everything but entering and leaving may be called from any thread."""
 
-    def __init__(self, clock: Clock, *, warn_after: float, interval: float = INTERVAL_SECONDS) -> None:
+    def __init__(
+        self,
+        clock: Clock,
+        *,
+        warn_after: float,
+        interval: float = INTERVAL_SECONDS,
+        observe: Callable[[float], None] | None = None,
+    ) -> None:
         self._clock = clock
         self._warn_after = warn_after
         self._interval = min(interval, warn_after / 4)
+        self._observe = observe
         self._asked_at: float | None = None  # while an answer is awaited
         self._worst = 0.0
         self._over = threading.Event()
@@ -80,7 +89,10 @@ class LoopWatch:
                 self._warn(told)
 
     def _answer(self, asked: float) -> None:
-        self._worst = max(self._worst, self._clock.elapsed() - asked)
+        lag = self._clock.elapsed() - asked
+        self._worst = max(self._worst, lag)
+        if self._observe is not None:
+            self._observe(lag)
         self._asked_at = None
 
     def _warn(self, seconds: float) -> None:

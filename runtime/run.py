@@ -33,6 +33,7 @@ class Run:
         "interruption",
         "outcome",
         "queue",
+        "sent_at",
         "started_at",
         "ticket",
     )
@@ -43,6 +44,7 @@ class Run:
         self.claimed = claimed
         self.boot = boot
         self.started_at = started_at  # ms since the epoch; until it has a slot: when it was claimed
+        self.sent_at = 0  # ms since the epoch, by the clock of who sent its ticket; 0: not known
         self.adopted = False  # its claim made the record: the producer's own write may still be on its way
         self.interruption: Interruption | None = None
         self.interrupt: Callable[[], object] | None = None  # set while the handler can be interrupted

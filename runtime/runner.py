@@ -6,6 +6,7 @@ Whatever a task does ends in an Outcome; nothing a task raises or returns can st
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable
 from typing import Any
 
@@ -16,7 +17,7 @@ from ..metadata.errors import MetadataError
 from ..metadata.job import Keep
 from .actor import Stage
 from .arguments import ArgumentsInvalid
-from .context import Context
+from .context import RUNNING, Context
 from .executors.contract import Call, Executor, TaskExited
 from .executors.loop import LoopExecutor
 from .executors.process import ProcessExecutor
@@ -70,6 +71,7 @@ class Runner:
         run.abandonable = executor is self._inline
         # A thread can only be asked; it is left alone while there is hope that it ends.
         run.interrupt = lambda: current.cancel() if not in_thread or run.interruption is Interruption.STOPPING else None
+        RUNNING.set(run.context)
         try:
             call = self._call(run, task, run.context)
             if self._app.tracing is None:
@@ -89,6 +91,7 @@ class Runner:
             return self._failed(run, task, policy, error)
         finally:
             run.interrupt = None
+            RUNNING.set(None)  # what is told from here on is about others too
         keep = task.declared.keep_completed
         return Outcome(
             id=run.ticket.id,
@@ -112,7 +115,8 @@ class Runner:
     def _executor(self, task: Task[..., Any]) -> Executor:
         if task.declared.executor == "process":
             if self._processes is None:
-                self._processes = ProcessExecutor(self._stage.options.executor_processes)
+                level = logging.getLogger().level if self._stage.settings.log_format == "json" else None
+                self._processes = ProcessExecutor(self._stage.options.executor_processes, log_level=level)
             return self._processes
         return self._inline if task.is_async else self._threads
 

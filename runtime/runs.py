@@ -54,6 +54,7 @@ class Runs:
         self._claims: dict[int, None] = {}  # numbers of those that are unanswered, in their order
         self._next_claim = 1
         self._slots = stage.options.concurrency
+        self._metrics = stage.metrics
         self._waiting: dict[str, deque[Run]] = {}  # for a slot, by queue; the queue whose turn it is first
         self._starting = False
         self._tasks: set[asyncio.Task[None]] = set()
@@ -146,6 +147,8 @@ class Runs:
             self.started += 1
             starts += 1
             run.started_at = now
+            if self._metrics is not None:
+                self._metrics.started(run)
             # A task of nobody's group: a handler that defies its interruption holds up nothing but its slot.
             self._tasks.add(self._loop.create_task(self._perform(run)))
 

@@ -65,6 +65,8 @@ class Settings(BaseSettings):
     stuck_after_seconds: float = Field(30.0, ge=0.5, le=3600)
 
     tracing: bool = False
+    metrics: Literal["off", "prometheus", "otlp", "both"] = "off"
+    log_format: Literal["text", "json"] = "text"
 
     payload_limit: int = Field(1024 * 1024, ge=256, le=15 * 1024 * 1024)
     result_limit: int = Field(1024 * 1024, ge=2, le=15 * 1024 * 1024)

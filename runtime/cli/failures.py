@@ -11,14 +11,19 @@ What was not to be expected ends with a traceback and 1.
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections.abc import Callable
+
+import typer
 
 from ...brokers.errors import BrokerError
 from ...metadata.errors import CapabilityMissing, MetadataError, StoreRefused
 from ..errors import CallboardError, ConfigurationError, GaveUp, InvalidJob, JobFailed
 from ..triggers import TriggerInvalid
 from .screen import printable
+
+log = logging.getLogger("callboard")
 
 OK, FAILURE, USAGE, UNAVAILABLE, GAVE_UP = 0, 1, 2, 69, 70
 
@@ -53,6 +58,21 @@ def ending(work: Callable[[], None]) -> int:
     except EXPECTED as error:
         tell(message_of(error))
         return code_of(error)
+    return OK
+
+
+def logged_ending(work: Callable[[], None]) -> int:
+    """`ending` where programs read what is logged: any failure is a record, in place of a line or a traceback."""
+    try:
+        work()
+    except EXPECTED as error:
+        log.error("%s", message_of(error))
+        return code_of(error)
+    except typer.Exit:
+        raise
+    except Exception as error:  # told with its traceback, as the interpreter would
+        log.critical("this was not to be expected: %r", error, exc_info=error)
+        return FAILURE
     return OK
 
 

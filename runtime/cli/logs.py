@@ -2,7 +2,8 @@
 
     2026-01-31T12:00:00.123Z INFO 4711 callboard.worker: worker 6fd1a2b3 serves emails
 
-A traceback follows its record; each of its lines begins with "  | ", so none of them can pass for a record.
+A traceback follows its record; each of its lines begins with "  | ", so none of them can pass for a record. As JSON a
+record is one object, its traceback included: see `json_log`.
 """
 
 from __future__ import annotations
@@ -13,7 +14,13 @@ import time
 from enum import StrEnum
 from typing import TextIO
 
+from ..json_log import JsonFormatter, SpanIds
 from .screen import printable
+
+
+class LogFormat(StrEnum):
+    TEXT = "text"
+    JSON = "json"
 
 
 class LogLevel(StrEnum):
@@ -50,10 +57,13 @@ class LineFormatter(logging.Formatter):
         return text
 
 
-def log_to(stream: TextIO | None = None, *, level: LogLevel) -> None:
-    """Send all records of that level and above to the stream (default: stderr), in place of earlier handlers."""
+def log_to(
+    stream: TextIO | None = None, *, level: LogLevel, form: str = LogFormat.TEXT, span_ids: SpanIds | None = None
+) -> None:
+    """Send all records of that level and above to the stream (default: stderr), in place of earlier handlers. `form`: a
+    LogFormat."""
     handler = logging.StreamHandler(stream or sys.stderr)
-    handler.setFormatter(LineFormatter())
+    handler.setFormatter(JsonFormatter(span_ids) if form == LogFormat.JSON else LineFormatter())
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level.upper())

@@ -53,6 +53,8 @@ class Given(Struct, frozen=True, kw_only=True):
     namespace: str | None = None
     health_port: int | None = None
     health_host: str | None = None
+    log_format: str | None = None
+    metrics: str | None = None
 
     def under(self, context: typer.Context) -> Given:
         """These flags, completed by those given before a sub-command: `callboard queues --store URL pause emails`."""

@@ -7,6 +7,7 @@ import logging
 import os
 import threading
 from collections.abc import Callable, Sequence
+from enum import StrEnum
 from typing import Annotated
 
 import typer
@@ -21,8 +22,8 @@ from ..registry import actor_names, find_actor, make_store
 from ..settings import Settings
 from ..tracing import export_spans
 from ..urls import masked, scheme_of
-from .failures import OK, ending
-from .logs import LogLevel, log_to
+from .failures import OK, ending, logged_ending
+from .logs import LogFormat, LogLevel, log_to
 from .options import AppReference, Broker, Given, Namespace, StoreUrl, make_app
 from .processes import Processes
 
@@ -30,6 +31,14 @@ log = logging.getLogger("callboard")
 
 MAX_WEIGHT = 1000
 LEAVE_SECONDS = 5.0
+
+
+class MetricsChoice(StrEnum):
+    OFF = "off"
+    PROMETHEUS = "prometheus"
+    OTLP = "otlp"
+    BOTH = "both"
+
 
 Queues = Annotated[
     list[str] | None,
@@ -69,6 +78,25 @@ Level = Annotated[
     LogLevel, typer.Option("--log-level", metavar="LEVEL", help="debug, info, warning or error; to stderr.")
 ]
 
+Format = Annotated[
+    LogFormat | None,
+    typer.Option(
+        "--log-format",
+        metavar="FORMAT",
+        envvar="CALLBOARD_LOG_FORMAT",
+        help="text; json: one object a line, to stderr.",
+    ),
+]
+MetricsWay = Annotated[
+    MetricsChoice | None,
+    typer.Option(
+        "--metrics",
+        metavar="WAY",
+        help="prometheus: GET /metrics on the health port; otlp: exported as the OTEL_* variables say; both; "
+        "off. Default: CALLBOARD_METRICS, or off.",
+    ),
+]
+
 _ENDINGS = """
 
     The first SIGTERM or Ctrl-C ends in order: nothing new starts, running jobs have --grace seconds. A second one hands
@@ -88,6 +116,8 @@ def up(
     health_port: HealthPort = None,
     health_host: HealthHost = None,
     log_level: Level = LogLevel.INFO,
+    log_format: Format = None,
+    metrics: MetricsWay = None,
     broker: Broker = None,
     store: StoreUrl = None,
     namespace: Namespace = None,
@@ -98,11 +128,17 @@ def up(
     callboard up myservice.jobs:app
     callboard up myservice.jobs:app --queue emails --concurrency 50
     """
-    log_to(level=log_level)
-    options = _options(queue, concurrency, grace, executor_processes)
-    given = Given(broker=broker, store=store, namespace=namespace, health_port=health_port, health_host=health_host)
-    made = make_app(app, given)
-    serve(made, _served_by_store(actor_names(), made.settings), options)
+    given = Given(
+        broker=broker, store=store, namespace=namespace, health_port=health_port, health_host=health_host,
+        log_format=log_format, metrics=metrics,
+    )  # fmt: skip
+
+    def work() -> None:
+        options = _options(queue, concurrency, grace, executor_processes)
+        made = _made(app, given, log_level)
+        serve(made, _served_by_store(actor_names(), made.settings), options)
+
+    _logging(work, log_level, log_format)
 
 
 def run(
@@ -118,6 +154,8 @@ def run(
     health_port: HealthPort = None,
     health_host: HealthHost = None,
     log_level: Level = LogLevel.INFO,
+    log_format: Format = None,
+    metrics: MetricsWay = None,
     broker: Broker = None,
     store: StoreUrl = None,
     namespace: Namespace = None,
@@ -135,27 +173,33 @@ def run(
     With --processes, a small parent passes signals on and restarts nothing: a process that ends with another code than
     0 ends the others in order, and its code is the parent's.
     """
-    log_to(level=log_level)
-    _check_actors(actors, app)
-    options = _options(queue, concurrency, grace, executor_processes)
-    given = Given(broker=broker, store=store, namespace=namespace, health_port=health_port, health_host=health_host)
-    if processes == 1:
-        serve(make_app(app, given), actors, options)
-        return
+    given = Given(
+        broker=broker, store=store, namespace=namespace, health_port=health_port, health_host=health_host,
+        log_format=log_format, metrics=metrics,
+    )  # fmt: skip
 
-    def work(number: int, lifeline: int, started: Callable[[], None]) -> int:
-        def child() -> None:
-            made = make_app(app, given)
-            if number and made.settings.health_port is not None:
-                made.configure(health_port=made.settings.health_port + number)
-            _refuse_memory(made.settings, processes)
-            serve(made, actors, options, parent=Parent(lifeline, started))
+    def work() -> None:
+        _check_actors(actors, app)
+        options = _options(queue, concurrency, grace, executor_processes)
+        if processes == 1:
+            serve(_made(app, given, log_level), actors, options)
+            return
 
-        return ending(child)
+        def work_of_one(number: int, lifeline: int, started: Callable[[], None]) -> int:
+            def child() -> None:
+                made = _made(app, given, log_level)
+                if number and made.settings.health_port is not None:
+                    made.configure(health_port=made.settings.health_port + number)
+                _refuse_memory(made.settings, processes)
+                serve(made, actors, options, parent=Parent(lifeline, started))
 
-    code = Processes(work).run(processes)
-    if code != OK:
-        raise typer.Exit(code)
+            return _ending_of(log_format)(child)
+
+        code = Processes(work_of_one).run(processes)
+        if code != OK:
+            raise typer.Exit(code)
+
+    _logging(work, log_level, log_format)
 
 
 up.__doc__ = f"{up.__doc__}{_ENDINGS}"
@@ -190,6 +234,25 @@ def serve(app: Callboard, kinds: Sequence[str], options: Options, *, parent: Par
     if flush is not None:
         flush()
     log.info("ended in order")
+
+
+def _logging(work: Callable[[], None], level: LogLevel, form: LogFormat | None) -> None:
+    log_to(level=level, form=form or LogFormat.TEXT)
+    if form is not LogFormat.JSON:
+        work()
+    elif (code := logged_ending(work)) != OK:
+        raise typer.Exit(code)
+
+
+def _ending_of(form: LogFormat | None) -> Callable[[Callable[[], None]], int]:
+    return logged_ending if form is LogFormat.JSON else ending
+
+
+def _made(reference: str | None, given: Given, level: LogLevel) -> Callboard:
+    """The app; from now on what is logged has the form that its settings ask for."""
+    app = make_app(reference, given)
+    log_to(level=level, form=app.settings.log_format, span_ids=None if app.tracing is None else app.tracing.ids)
+    return app
 
 
 def _served_by_store(kinds: Sequence[str], settings: Settings) -> list[str]:

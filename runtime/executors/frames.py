@@ -35,7 +35,8 @@ class Frame(Struct, frozen=True, kw_only=True, tag=True, omit_defaults=True):
 
 
 class Hello(Frame, frozen=True, kw_only=True):
-    """`memory_bytes`: limit of the address space. `processes`: of the processes of this user (not for root)."""
+    """`memory_bytes`: limit of the address space. `processes`: of the processes of this user (not for root).
+    `log_level`: log from that level on as JSON; None: logging is left alone."""
 
     parent: int
     sys_path: list[str]
@@ -43,6 +44,7 @@ class Hello(Frame, frozen=True, kw_only=True):
     main_module: str | None
     memory_bytes: int | None = None
     processes: int | None = None
+    log_level: int | None = None
 
 
 class Ready(Frame, frozen=True, kw_only=True):
@@ -60,6 +62,7 @@ class About(Struct, frozen=True, kw_only=True):
     fence: int
     worker: str
     meta: dict[str, Any]
+    traceparent: str | None = None
 
 
 class Run(Frame, frozen=True, kw_only=True):

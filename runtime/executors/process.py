@@ -41,17 +41,19 @@ class ProcessExecutor:
         calls_per_child: int | None = None,
         cancel_grace_seconds: float = 0.5,
         environment: Mapping[str, str] | None = None,
+        log_level: int | None = None,
     ) -> None:
         """`size`: the most children at once. `calls_per_child` None: a child is used until it dies.
 
         `cancel_grace_seconds`: what a cancelled call gets to end by itself (its context says so, its coroutine is
         cancelled) before it is killed; a timeout kills at once. `environment` None: this process's, with the addresses
-        of broker and store replaced by memory://.
+        of broker and store replaced by memory://. `log_level`: children log from it on, as JSON; None: as they like.
         """
         self._limits = limits or Limits()
         self._calls_per_child = calls_per_child
         self._cancel_grace_seconds = cancel_grace_seconds
         self._environment = environment
+        self._log_level = log_level
         self._occupancy = Occupancy()
         self._slots = asyncio.Semaphore(size)
         self._idle: list[ChildProcess] = []
@@ -151,6 +153,7 @@ class ProcessExecutor:
             main_module=main_module(),
             memory_bytes=self._limits.memory_bytes,
             processes=self._limits.processes,
+            log_level=self._log_level,
         )
         child = await ChildProcess.start(hello, self._child_environment())
         self._children.add(child)
@@ -230,6 +233,7 @@ def _about(call: Call) -> frames.About:
         fence=context.fence,
         worker=context.worker,
         meta=context.meta,
+        traceparent=context.traceparent,
     )
 
 

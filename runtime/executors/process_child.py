@@ -16,6 +16,7 @@ import importlib
 import importlib.machinery
 import importlib.util
 import inspect
+import logging
 import os
 import resource
 import signal
@@ -30,7 +31,8 @@ import msgspec
 from msgspec import Raw
 
 from ..arguments import ArgumentsInvalid, Signature
-from ..context import Context
+from ..context import RUNNING, Context
+from ..json_log import JsonFormatter
 from ..json_value import encode_json
 from ..results import ResultInvalid, ResultTooLarge, class_name, cut, describe_error, encode_result
 from ..retry import Retry
@@ -80,6 +82,10 @@ class Child:
         if os.getppid() != hello.parent:  # it died before the signal was asked for
             os._exit(1)
         sys.path[:] = hello.sys_path
+        if hello.log_level is not None:
+            handler = logging.StreamHandler()
+            handler.setFormatter(JsonFormatter())
+            logging.basicConfig(handlers=[handler], level=hello.log_level)
         if hello.memory_bytes is not None:
             resource.setrlimit(resource.RLIMIT_AS, (hello.memory_bytes, hello.memory_bytes))
         if hello.processes is not None:
@@ -122,12 +128,15 @@ class Child:
             meta=about.meta,
             report=self._report,
             lease_is_certain=lambda: self._lease_certain,
+            traceparent=about.traceparent,
         )
+        RUNNING.set(context)
         current = self._current = Current(order.number, context)
         try:
             return self._outcome(order, current)
         finally:
             self._current = None
+            RUNNING.set(None)
             sys.stdout.flush()
 
     def _outcome(self, order: frames.Run, current: Current) -> frames.Outcome:

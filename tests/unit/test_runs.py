@@ -33,6 +33,7 @@ class Scene:
             options=SimpleNamespace(concurrency=concurrency, executor_processes=1),
             settings=Settings(broker="memory://", store="memory://"),
             clock=SystemClock(),
+            metrics=None,
             random=Random(1),
             capability=lambda _: self,
             patiently=lambda call: call(),
