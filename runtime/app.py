@@ -12,7 +12,6 @@ async with app:
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Self, TypeVar, overload
@@ -32,7 +31,7 @@ from .handle import JobHandle
 from .job_id import check_queue, check_task, new_id
 from .local_schedules import LocalSchedules
 from .locks import Lock
-from .metrics import make_metrics
+from .opened import Opened
 from .options import DEFAULT_PRIORITY, CallOptions, ExecutorName, TaskOptions, parse_priority
 from .queue import Queue
 from .retry import RetryPolicy
@@ -78,26 +77,22 @@ class Callboard:
         self.settings: Settings = load_settings(**self._given)
         self.clock: Clock = clock or SystemClock()
         self.tracing = make_tracing(self.settings.tracing)
-        self.metrics = make_metrics(self.settings.metrics, self.clock, knows=lambda name: name in self.tasks)
         self.tasks: dict[str, Task[..., Any]] = {}
         self.declared_schedules: dict[tuple[str, str], DeclaredSchedule] = {}  # by queue and id
         self.local_schedules = LocalSchedules(self)
         self._queues: dict[str, Queue] = {}
         self._retain: dict[str, tuple[Retain | None, Retain | None]] = {}
-        self._connections: Connections | None = None
-        self._loop: asyncio.AbstractEventLoop | None = None  # that of the connections
-        self._opened = 0
-        self._opening = asyncio.Lock()
+        opened = Opened()
+        self.opened: Callable[[], Opened] = lambda: opened
 
     def configure(self, **settings: Any) -> None:
         """Put settings over those the app was made with, as the command line does. Raises ConfigurationError, also
         while the app is open."""
-        if self._connections is not None:
+        if self.opened().connections is not None:
             raise ConfigurationError("the app is open; configure it before")
         given = {**self._given, **settings}
         self.settings = load_settings(**given)
         self.tracing = make_tracing(self.settings.tracing)
-        self.metrics = make_metrics(self.settings.metrics, self.clock, knows=lambda name: name in self.tasks)
         self._given = given
 
     def twin(self) -> Callboard:
@@ -335,32 +330,19 @@ class Callboard:
 
     @property
     def connections(self) -> Connections:
-        if self._connections is None:
+        connections = self.opened().connections
+        if connections is None:
             raise ConfigurationError("the app is not open: use `async with app:`, or await app.open() first")
-        return self._connections
+        return connections
 
     async def open(self) -> None:
         """Connect; each `open` needs a `close`. Raises StoreUnavailable, StoreRefused, BrokerUnavailable, and
         ConfigurationError where it is open in another event loop."""
-        async with self._opening:
-            loop = asyncio.get_running_loop()
-            if self._connections is None:
-                connections = Connections(self.settings, self.clock)
-                await connections.open()
-                self._connections, self._loop = connections, loop
-            elif self._loop is not loop:
-                raise ConfigurationError("the app is open in another event loop; make another app for this one")
-            self._opened += 1
+        await self.opened().open(self.settings, self.clock)
 
     async def close(self) -> None:
         """Send what is under way and disconnect, once it was called as often as `open`."""
-        async with self._opening:
-            if self._opened == 0:
-                raise ConfigurationError("the app is not open: there is one close() for each open()")
-            self._opened -= 1
-            if self._opened == 0 and self._connections is not None:
-                connections, self._connections = self._connections, None
-                await connections.close()
+        await self.opened().close()
 
     async def __aenter__(self) -> Self:
         await self.open()
