@@ -31,6 +31,7 @@ from .handle import JobHandle
 from .job_id import check_queue, check_task, new_id
 from .local_schedules import LocalSchedules
 from .locks import Lock
+from .metrics import make_metrics
 from .opened import Opened
 from .options import DEFAULT_PRIORITY, CallOptions, ExecutorName, TaskOptions, parse_priority
 from .queue import Queue
@@ -77,6 +78,7 @@ class Callboard:
         self.settings: Settings = load_settings(**self._given)
         self.clock: Clock = clock or SystemClock()
         self.tracing = make_tracing(self.settings.tracing)
+        self.metrics = make_metrics(self.settings.metrics, self.clock, knows=lambda name: name in self.tasks)
         self.tasks: dict[str, Task[..., Any]] = {}
         self.declared_schedules: dict[tuple[str, str], DeclaredSchedule] = {}  # by queue and id
         self.local_schedules = LocalSchedules(self)
@@ -93,6 +95,7 @@ class Callboard:
         given = {**self._given, **settings}
         self.settings = load_settings(**given)
         self.tracing = make_tracing(self.settings.tracing)
+        self.metrics = make_metrics(self.settings.metrics, self.clock, knows=lambda name: name in self.tasks)
         self._given = given
 
     def twin(self) -> Callboard:
