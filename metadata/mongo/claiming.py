@@ -1,20 +1,37 @@
-"""`claim`: see `window.py` for what keeps it from slipping past a pause or a declared death."""
+"""`claim`: one look and one write; for jobs that were made just now, the write alone.
+
+Such a job is most likely as `enqueue` made it: waiting, its ticket not known to be sent, never run. So it is claimed by
+a write whose filter says so, before anybody looks at its record. That also finds a record that is written but not yet
+acknowledged by a majority, which no look does: its ticket may be quicker. What the write does not match is looked
+at, and decided as any other ticket.
+
+See `window.py` for what keeps a claim from slipping past a pause or a declared death, `standing.py` for who may claim.
+"""
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
+
+from pymongo import UpdateMany
 
 from ..contract import Claimed, Ticket, Verdict
 from ..job import Keep, State
-from .connection import MongoConnection
+from .connection import Document, MongoConnection, Statement
 from .enqueuing import adopted
-from .names import TOMBSTONE, WORKER, job_name, queue_name, row_name, window_key
+from .names import DUE, TOMBSTONE, job_name, window_key
 from .record import LEAN, Record
-from .work import Work, settle
+from .standing import Standing, Standings
+from .work import Work, in_time, settle
+
+FRESH = 1_000  # ms: of a younger job nobody has noted yet that it was sent
+FEW = 4  # tickets that are tried unseen whatever their age: who has no more of them is idle
+MOMENTS = 4  # at which the jobs of a batch were made: each is a statement, and more cost more than a look
 
 
 async def claim(
     connection: MongoConnection,
+    standings: Standings,
     queue: str,
     owner: str,
     tickets: Sequence[Ticket],
@@ -25,20 +42,38 @@ async def claim(
 ) -> list[Claimed]:
     if not tickets:
         return []
-    row, about = row_name(queue, owner), queue_name(queue)
+    unseen: int | None = None  # the revision of what was claimed unseen
+    if alone_from != 0 and _may_be_as_made(tickets, now):
+        standing = await standings.look(queue, owner)
+        if standing.alive and not standing.paused:
+            fence, unseen = standing.clock_now(_time()), connection.revision()
+            statements = _claims_as_made(connection, queue, owner, tickets, standing, now, fence, unseen)
+            if (await connection.write(statements)).count == len(tickets):
+                return [Claimed(ticket.id, Verdict.CLAIMED, fence, 1) for ticket in tickets]
+    looked: list[Standing] = []
 
     async def load(work: Work, some: Sequence[Ticket]) -> None:
         wanted = [ticket.adopt.deduplication for ticket in some if ticket.adopt is not None]
         keys = [window_key(queue, one.id) for one in wanted if one is not None]
-        await work.load((job_name(queue, ticket.id) for ticket in some), keys=keys, without=LEAN, others=(row, about))
-        if work.clock is not None:
-            work.deadline = work.clock + connection.claim_window
+        names = [job_name(queue, ticket.id) for ticket in some]
+        # Who looks again may have missed the deadline of the last look.
+        standing, _ = await asyncio.gather(
+            standings.look(queue, owner, anew=bool(looked)), work.load(names, keys=keys, without=LEAN, clocked=False)
+        )
+        looked.append(standing)
+        work.claims = True
+        work.noted = standing.marks
+        if standing.alive:
+            work.clock = standing.clock_now(_time())
+            work.deadline = standing.clock + connection.claim_window
 
     def decide(work: Work, ticket: Ticket) -> Claimed:
-        ours = work.others.get(row)
-        if ours is None or ours["state"] != WORKER or "dead" in ours:
+        if not looked[-1].alive:
             return Claimed(ticket.id, Verdict.DEAD)
-        assert work.clock is not None  # it came with our row
+        assert work.clock is not None
+        record = work.find(job_name(queue, ticket.id))
+        if record is not None and record.revision == unseen:
+            return _claimed(record, Verdict.CLAIMED)
         return _decide(
             work,
             queue,
@@ -46,12 +81,61 @@ async def claim(
             ticket,
             now=now,
             clock=work.clock,
-            paused="paused" in work.others.get(about, ()),
+            paused=looked[-1].paused,
             keep_expired=keep_expired,
             alone_from=alone_from,
         )
 
     return await settle(connection, tickets, load, decide)
+
+
+def _may_be_as_made(tickets: Sequence[Ticket], now: int) -> bool:
+    return (
+        all(ticket.dispatch == 1 and ticket.adopt is None for ticket in tickets)
+        and (len(tickets) <= FEW or all(now - FRESH < (ticket.created_at or 0) <= now for ticket in tickets))
+        and len({ticket.created_at for ticket in tickets}) <= MOMENTS
+        and len({ticket.id for ticket in tickets}) == len(tickets)
+    )
+
+
+def _claims_as_made(
+    connection: MongoConnection,
+    queue: str,
+    owner: str,
+    tickets: Sequence[Ticket],
+    standing: Standing,
+    now: int,
+    fence: int,
+    revision: int,
+) -> list[Statement]:
+    moments: dict[int | None, list[str]] = {}
+    for ticket in tickets:
+        moments.setdefault(ticket.created_at, []).append(job_name(queue, ticket.id))
+    update = {
+        "$set": {
+            "state": State.ACTIVE.value, "at": now, "owner": owner, "claimed_at": now, "attempts": 1, "fence": fence,
+            "revision": revision,
+        },
+        "$unset": {"due": ""},
+    }  # fmt: skip
+    statements: list[Statement] = []
+    for created_at, names in moments.items():
+        where: Document = {
+            "name": names[0] if len(names) == 1 else {"$in": names},
+            "state": DUE,
+            "dispatch": 1,
+            "attempts": None,
+            "expires_at": None,
+            **in_time(standing.clock + connection.claim_window),
+        }
+        if created_at is not None:
+            where["created_at"] = created_at
+        statements.append(UpdateMany(where, update))
+    return statements
+
+
+def _time() -> float:
+    return asyncio.get_running_loop().time()
 
 
 def _decide(

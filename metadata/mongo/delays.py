@@ -31,35 +31,37 @@ class MongoDelays:
         self._connection = connection
         self._foreseen: list[Document] = []
 
-    async def take_due(self, queues: Sequence[str], *, now: int, grace: int, limit: int) -> Due:
+    async def take_due(self, queues: Sequence[str], *, now: int, grace: int, limit: int, ahead: int = 0) -> Due:
         if not queues:
             return Due([], None)
+        until = now + ahead
 
         def wake(record: Record) -> None:
-            record.wait(dispatch=record.dispatch + 1, due=now + grace, now=now)
+            record.wait(dispatch=record.dispatch + 1, due=until + grace, now=now)
 
-        foreseen = [one for one in self._foreseen if now - FRESH <= one["at"] <= now and one["queue"] in queues][:limit]
+        timely = [one for one in self._foreseen if until - FRESH <= one["at"] <= until]
+        foreseen = [one for one in timely if one["queue"] in queues][:limit]
         self._foreseen = []
         taken, found = await asyncio.gather(
-            self._take_foreseen(foreseen, wake), self._earliest(queues, FEW + len(foreseen))
+            self._take_foreseen(foreseen, wake, ahead), self._earliest(queues, FEW + len(foreseen))
         )
         clock = found[0]["clock"] if found else await self._connection.clock()
-        due_by = min(now, clock)
+        due_by = min(now, clock) + ahead
         names = {record.name for record in taken}
         left = [one for one in found if one["name"] not in names]
         due = [one for one in left if one["at"] <= due_by]
         if due and (len(due) >= FEW or max(Counter(one["queue"] for one in due).values()) > limit):
-            return await self._take_many(queues, taken, wake, due_by, limit, clock - now)
+            return await self._take_many(queues, taken, wake, due_by, limit, ahead, clock - now)
         if due:
             taken += await self._take(due, wake)
         self._foreseen = left[len(due) :]
         next_due = self._foreseen[0]["at"] if self._foreseen else None
-        return Due([record.ready() for record in taken], next_due, clock - now)
+        return Due([record.ready(due_by=due_by - ahead) for record in taken], next_due, clock - now)
 
-    async def _take_foreseen(self, foreseen: Sequence[Document], wake: Change) -> list[Record]:
+    async def _take_foreseen(self, foreseen: Sequence[Document], wake: Change, ahead: int) -> list[Record]:
         if not foreseen:
             return []
-        return await self._take(foreseen, wake, not_before=max(one["at"] for one in foreseen))
+        return await self._take(foreseen, wake, not_before=max(one["at"] for one in foreseen) - ahead)
 
     async def _take(self, documents: Sequence[Document], wake: Change, not_before: int | None = None) -> list[Record]:
         """Those of which nobody else has changed the document."""
@@ -72,7 +74,7 @@ class MongoDelays:
         return [record for record in records if record.name not in lost]
 
     async def _take_many(
-        self, queues: Sequence[str], taken: list[Record], wake: Change, due_by: int, limit: int, gap: int
+        self, queues: Sequence[str], taken: list[Record], wake: Change, due_by: int, limit: int, ahead: int, gap: int
     ) -> Due:
         for queue in queues:
 
@@ -82,7 +84,8 @@ class MongoDelays:
             room = limit - sum(record.queue == queue for record in taken)
             taken += await take(self._connection, find, wake, room, TICKETS)
         rest = await self._earliest(queues, 1)
-        return Due([record.ready() for record in taken], rest[0]["at"] if rest else None, gap)
+        next_due = rest[0]["at"] if rest else None
+        return Due([record.ready(due_by=due_by - ahead) for record in taken], next_due, gap)
 
     async def _earliest(self, queues: Sequence[str], most: int) -> list[Document]:
         where = {"queue": one_of(queues), "state": State.DELAYED.value}

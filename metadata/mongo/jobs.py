@@ -25,13 +25,15 @@ from .enqueuing import enqueue
 from .finishing import finish
 from .names import DUE, SENT, TOMBSTONE, job_name
 from .record import ALL, LEAN
+from .standing import Standings
 from .taking import take_overtaken, take_unpublished
 from .work import Work, settle
 
 
 class MongoJobs:
-    def __init__(self, connection: MongoConnection) -> None:
+    def __init__(self, connection: MongoConnection, standings: Standings) -> None:
         self._connection = connection
+        self._standings = standings
 
     async def enqueue(self, jobs: Sequence[NewJob], *, now: int, grace: int) -> Sequence[Enqueued]:
         return await enqueue(self._connection, jobs, now=now, grace=grace)
@@ -60,7 +62,14 @@ class MongoJobs:
         alone_from: int | None = None,
     ) -> Sequence[Claimed]:
         return await claim(
-            self._connection, queue, owner, tickets, now=now, keep_expired=keep_expired, alone_from=alone_from
+            self._connection,
+            self._standings,
+            queue,
+            owner,
+            tickets,
+            now=now,
+            keep_expired=keep_expired,
+            alone_from=alone_from,
         )
 
     async def finish(self, queue: str, outcomes: Sequence[Outcome], *, now: int, grace: int) -> Sequence[Finished]:

@@ -99,8 +99,11 @@ class Record(Struct, kw_only=True):
     def final(self) -> bool:
         return self.state in FINAL_STATES
 
-    def ready(self) -> Ready:
-        return Ready(self.queue, self.id, self.dispatch, self.priority, self.payload or b"")
+    def ready(self, *, due_by: int | None = None) -> Ready:
+        """`due_by`: where it may be due later than then."""
+        early = due_by is not None and self.run_at is not None and self.run_at > due_by
+        not_before = (self.run_at or 0) if early else 0
+        return Ready(self.queue, self.id, self.dispatch, self.priority, self.payload or b"", not_before)
 
     def job(self) -> Job:
         return Job(
@@ -211,9 +214,10 @@ TICKETS = frozenset({"result", "error", "progress", "history"})
 LEAN = frozenset(_LARGE)
 
 
-def projection(without: frozenset[str]) -> dict[str, Any]:
-    """What `read` needs, with the store's clock in each document. `without`: ALL, TICKETS or LEAN."""
-    return {"_id": 0, "clock": {"$toLong": "$$NOW"}, **{field: 1 for field in FIELDS if field not in without}}
+def projection(without: frozenset[str], *, clocked: bool = True) -> dict[str, Any]:
+    """What `read` needs. `without`: ALL, TICKETS or LEAN. `clocked`: with the store's clock in each document."""
+    fields: dict[str, Any] = {field: 1 for field in FIELDS if field not in without}
+    return {"_id": 0, **fields, "clock": {"$toLong": "$$NOW"}} if clocked else {"_id": 0, **fields}
 
 
 def read(document: Mapping[str, Any], without: frozenset[str]) -> Record:

@@ -30,6 +30,7 @@ from .jobs import MongoJobs
 from .leases import MongoLeases
 from .schedules import MongoSchedules
 from .server import findings, read_facts
+from .standing import Standings
 from .window import CLAIM_WINDOW
 from .workers import MongoWorkers
 
@@ -76,10 +77,11 @@ class MongoStore:
             claim_window=claim_window,
             client=client,
         )
+        standings = Standings(connection)
         self._offers: dict[type, object] = {
-            Jobs: MongoJobs(connection),
+            Jobs: MongoJobs(connection, standings),
             Delays: MongoDelays(connection),
-            Workers: MongoWorkers(connection),
+            Workers: MongoWorkers(connection, standings),
             Deduplicating: MongoDeduplicating(connection),
             QueueControl: MongoQueueControl(connection),
             Inspection: MongoInspection(connection),

@@ -27,10 +27,11 @@ from ..errors import StoreUnavailable
 from .connection import Document, MongoConnection, Statement
 from .counting import counting
 from .names import GROUP, QUEUE, group_name, job_name, queue_name
-from .record import ALL, Changes, Record, changes, projection, read, update_of, write
+from .record import ALL, FIELDS, Changes, Record, changes, projection, read, update_of, write
 
 ROUNDS = 100  # of deciding again; each means that others changed the same documents meanwhile
 LONGEST_PAUSE = 0.05  # seconds between two rounds
+_STATE, _DISPATCH = FIELDS.index("state"), FIELDS.index("dispatch")
 
 E = TypeVar("E")
 A = TypeVar("A")
@@ -48,7 +49,8 @@ class Held(Struct):
 
 
 class Work:
-    """`not_before`, `deadline`: ms of the store's clock, before and after which nothing is written."""
+    """`not_before`, `deadline`: ms of the store's clock, before and after which nothing is written. `claims`: only
+    claims are written."""
 
     def __init__(self, connection: MongoConnection) -> None:
         self.connection = connection
@@ -56,9 +58,10 @@ class Work:
         self.clock: int | None = None
         self.not_before: int | None = None
         self.deadline: int | None = None
+        self.claims = False
         self.keeps: dict[tuple[str, str], int | None] = {}  # (queue, group) -> the latest `Keep.count`
         self.marks: dict[str, dict[int, int]] = {}  # queue -> priority -> the latest sent_at of what is claimed
-        self.others: dict[str, Document] = {}  # documents that are no jobs, by name
+        self.noted: dict[str, int] = {}  # the watermarks of the queue, by priority, as they were before
         self.again: set[int] = set()  # entries to be decided again after this write
         self.entry = 0
         self._looked: dict[int, set[str]] = {}
@@ -74,16 +77,15 @@ class Work:
         *,
         keys: Sequence[str] = (),
         without: frozenset[str] = ALL,
-        others: Sequence[str] = (),
+        clocked: bool = True,
     ) -> None:
-        """Documents by name, and those that hold deduplication ids, with the records of their holders."""
-        wanted = [*dict.fromkeys(names), *others]
+        """Documents by name, and those that hold deduplication ids, with the records of their holders. `clocked`: with
+        the store's clock, which makes them dearer to read."""
+        wanted = list(dict.fromkeys(names))
         where: Document = {"name": {"$in": wanted}}
         if keys:
             where = {"$or": [where, {"windows.key": {"$in": list(keys)}}]}
-        fields = projection(without)
-        if others:
-            fields |= {"dead": 1, "paused": 1, "marks": 1}
+        fields = projection(without, clocked=clocked)
         if wanted or keys:
             self.take(await self.connection.find(where, fields), without)
         missing = {
@@ -94,16 +96,13 @@ class Work:
             if window.key == key
         } - self._by_name.keys()
         if missing:
-            self.take(await self.connection.find({"name": {"$in": sorted(missing)}}, projection(without)), without)
+            self.take(await self.connection.find({"name": {"$in": sorted(missing)}}, fields), without)
 
     def take(self, documents: Iterable[Document], without: frozenset[str]) -> list[Record]:
         """Go on with documents that were read."""
         records = []
         for document in documents:
             self.clock = document.get("clock", self.clock)
-            if "id" not in document:
-                self.others[document["name"]] = document
-                continue
             if document["name"] in self._by_name:
                 continue
             record = read(document, without)
@@ -165,7 +164,7 @@ class Work:
 
     def mark(self, queue: str, priority: int, sent_at: int) -> None:
         """Move the watermark, if that is later."""
-        known = self.others.get(queue_name(queue), {}).get("marks", {}).get(str(priority), 0)
+        known = self.noted.get(str(priority), 0)
         marks = self.marks.setdefault(queue, {})
         if sent_at > max(known, marks.get(priority, 0)):
             marks[priority] = sent_at
@@ -208,14 +207,14 @@ class Work:
         return (await self.connection.write(statements)).count == len(deleted)
 
     async def _update(self, changed: Sequence[tuple[Held, Changes]], more: Sequence[Statement]) -> list[Held]:
-        groups: dict[tuple[int, Changes], list[Held]] = {}
+        groups: dict[tuple[object, Changes], list[Held]] = {}
         for held, difference in changed:
-            groups.setdefault((held.revision, difference), []).append(held)
+            groups.setdefault((self._guard(held), difference), []).append(held)
         statements: list[Statement] = []
-        for (revision, difference), members in groups.items():
-            where: Document = {"name": {"$in": [held.name for held in members]}, "revision": revision}
+        for (_, difference), members in groups.items():
+            where: Document = {"name": {"$in": [held.name for held in members]}, **self._guards(members)}
             if self.deadline is not None:
-                where["$expr"] = {"$lt": [{"$toLong": "$$NOW"}, self.deadline]}
+                where |= in_time(self.deadline)
             elif self.not_before is not None:
                 where["$expr"] = {"$gte": [{"$toLong": "$$NOW"}, self.not_before]}
             update = update_of(difference, self.revision)
@@ -235,6 +234,30 @@ class Work:
         ours = {document["name"] for document in found}
         return [held for held, _ in changed if held.record.name not in ours]
 
+    def _guard(self, held: Held) -> object:
+        """Documents of one guard may be written by one statement.
+
+        Claims are told apart by what they were (state, dispatch), not by revision, since jobs that were recorded one by
+        one have one each. A document may then be at another's revision: the call that left it there has written both,
+        and not its state or dispatch, so a claim finds it as it was.
+        """
+        if not self.claims:
+            return held.revision
+        assert held.before is not None
+        return held.before[_STATE], held.before[_DISPATCH]
+
+    def _guards(self, members: Sequence[Held]) -> Document:
+        revisions = sorted({held.revision for held in members})
+        if len(revisions) == 1:
+            return {"revision": revisions[0]}
+        before = members[0].before
+        assert before is not None
+        return {
+            "revision": {"$in": revisions},
+            "state": before[_STATE],
+            "dispatch": before[_DISPATCH] or None,  # a default is not written
+        }
+
     def _growth(self, written: Iterable[Held], sign: int) -> dict[tuple[str, str], int]:
         """By how much the groups of final jobs grow."""
         growth: dict[tuple[str, str], int] = {}
@@ -245,6 +268,11 @@ class Work:
                         place = (held.record.queue, group)
                         growth[place] = growth.get(place, 0) + step
         return {place: step for place, step in growth.items() if step or place in self.keeps}
+
+
+def in_time(deadline: int) -> Document:
+    """A filter: before that moment of the server's clock, in ms."""
+    return {"$expr": {"$lt": [{"$toLong": "$$NOW"}, deadline]}}
 
 
 def _statements(growth: dict[tuple[str, str], int], keeps: dict[tuple[str, str], int | None]) -> Iterator[UpdateOne]:

@@ -12,6 +12,7 @@ from ..job import Keep, State
 from .connection import Document, MongoConnection, Statement
 from .names import DEAD_WORKER, WORKER, row_name
 from .record import ALL, projection
+from .standing import Standings
 from .taking import read_paused
 from .window import lapsed, outlast
 from .work import ROUNDS, Work, pause
@@ -20,8 +21,9 @@ _NOW = {"$toLong": "$$NOW"}
 
 
 class MongoWorkers:
-    def __init__(self, connection: MongoConnection) -> None:
+    def __init__(self, connection: MongoConnection, standings: Standings) -> None:
         self._connection = connection
+        self._standings = standings
 
     async def heartbeat(self, boot: str, queues: Sequence[str], *, info: bytes, now: int) -> Heartbeat:
         if not queues:
@@ -69,6 +71,8 @@ class MongoWorkers:
         ]
         if names:
             await self._connection.write(statements)
+        for queue in queues:
+            self._standings.forget(queue)
 
     async def workers(self, queues: Sequence[str]) -> Sequence[WorkerRow]:
         if not queues:

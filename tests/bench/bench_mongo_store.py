@@ -1,18 +1,16 @@
 """What each operation of the MongoDB store costs, in batches of 1 and of 128, by PyMongo and by Motor.
 
-    python tests/bench/bench_mongo_store.py [mongodb://...]
+    python tests/bench/bench_mongo_store.py
 
-Prints, for each operation: round trips a call (commands that the driver sent), microseconds a job as the caller sees
+Prints what each step of a job's life costs in processor time, of the server and of the caller with each driver. Then,
+for each operation: round trips a call (commands that the driver sent), microseconds a job as the caller sees
 them with each driver, and their ratio to a bare ping (batches of 1) or to an insert of as many small documents (batches
-of 128), both journaled as the store's writes are, in the same run. Medians. Without a URL it starts a replica set of
-its own. Then the same for a queue that keeps 1,000 and many finished jobs (`CALLBOARD_BENCH_KEPT`, 100,000): what must
-not grow. Works in namespaces of its own, which it deletes.
+of 128), both journaled as the store's writes are, in the same run. Medians. It starts a replica set of its own.
 """
 
 from __future__ import annotations
 
 import asyncio
-import os
 import statistics
 import sys
 import tempfile
@@ -25,6 +23,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from pymongo.monitoring import CommandListener, CommandStartedEvent
 from pymongo.write_concern import WriteConcern
+from store_life import BOOT, HISTORY, PAYLOAD, QUEUE, RESULT, WEEK, Life, Spent, spent
 
 from callboard.metadata.contract import (
     Delays,
@@ -37,18 +36,15 @@ from callboard.metadata.contract import (
     Ticket,
     Workers,
 )
-from callboard.metadata.job import Keep, NewJob, State
+from callboard.metadata.job import Keep, NewJob
 from callboard.metadata.mongo import MongoStore
 from callboard.runtime.clock import SystemClock
 from mongo_space import DRIVERS, MongoSpace
 from servers import MongoServer
 
-QUEUE, BOOT = "bench", "0123456789abcdef0123456789abcdef"
-PAYLOAD, RESULT, HISTORY = bytes(300), bytes(50), bytes(200)
-KEEP = Keep(age=7 * 24 * 3600 * 1000, count=2_000)
-FOR_EVER = Keep()
+KEEP = Keep(age=WEEK, count=2_000)
 ROUNDS = {1: 150, 128: 30}
-KEPT = int(os.environ.get("CALLBOARD_BENCH_KEPT", "100000"))
+BATCH, PHASE, PHASE_ROUNDS = 64, 1_280, 5
 
 
 class Trips(CommandListener):
@@ -154,71 +150,52 @@ def report(size: int, benches: dict[str, Bench]) -> None:
         print(f"{name:18} {statistics.median(counts):5.0f} " + " ".join(cells))
 
 
-async def growth(url: str) -> None:
-    """The same calls on queues that keep few and many finished jobs, in turns."""
-    spaces = {wanted: MongoSpace(url) for wanted in (1_000, KEPT)}
-    stores = {wanted: space.store() for wanted, space in spaces.items()}
-    figures: dict[int, dict[str, list[float]]] = {wanted: {} for wanted in spaces}
-    try:
-        for wanted, store in stores.items():
-            await store.open()
-            for kept in range(0, wanted, 125):
-                await _run_many(store, [f"kept-{kept + n}" for n in range(125)])
-        for turn in range(100):
-            for wanted, store in stores.items():
-                await _measure(store, turn, figures[wanted])
-    finally:
-        for wanted, store in stores.items():
-            await spaces[wanted].delete()
-            await store.close()
-    few, many = ({name: statistics.median(spent) for name, spent in one.items()} for one in figures.values())
-    print(f"\nwith 1,000 and {KEPT:,} finished jobs kept; us a call (enqueue, claim, finish: of 32 jobs)")
-    for name in few:
-        print(f"{name:18} {few[name]:10.1f} {many[name]:10.1f} {many[name] / few[name]:6.2f}")
+async def phases(url: str, pid: int) -> None:
+    """Each step of a life for many jobs, so that what the server and the driver cost can be told apart."""
+    print(f"\nCPU us a job, in calls of {BATCH}: of mongod, of the caller by each driver ({PHASE:,} jobs a step)")
+    print(f"{'step':18} " + " ".join(f"{driver + ': mongod':>16} {'caller':>8}" for driver in DRIVERS))
+    found: dict[str, dict[str, list[Spent]]] = {}
+    spaces = {driver: MongoSpace(url, driver) for driver in DRIVERS}
+    stores = {driver: space.store() for driver, space in spaces.items()}
+    for store in stores.values():
+        await store.open()
+    for turn in range(PHASE_ROUNDS):
+        for driver, store in stores.items():
+            life = Life(store, batch=BATCH, keep=Keep(age=WEEK, count=100_000))
+            await life.beat()
+            ids, fresh = ([f"{turn}-{what}-{n}" for n in range(PHASE)] for what in ("kept", "fresh"))
+            steps: dict[str, Callable[[], Awaitable[None]]] = {
+                "enqueue": lambda life=life, ids=ids: life.enqueue(ids),
+                "published": lambda life=life, ids=ids: life.published(ids),
+                "claim": lambda life=life, ids=ids: life.claim(ids),
+                "finish": lambda life=life, ids=ids: life.finish(ids),
+                "enqueue, unsent": lambda life=life, ids=fresh: life.enqueue(ids),
+                "claim, unsent": lambda life=life, ids=fresh: life.claim(ids),
+            }
+            for name, step in steps.items():
+                found.setdefault(name, {}).setdefault(driver, []).append((await spent(pid, step)).per(PHASE))
+            await life.finish(fresh)
+    for driver, store in stores.items():
+        await store.close()
+        await spaces[driver].delete()
+    totals = dict.fromkeys(DRIVERS, 0.0)
+    for name, by_driver in found.items():
+        cells = []
+        for driver, some in by_driver.items():
+            server, own = statistics.median(one.server for one in some), statistics.median(one.own for one in some)
+            if "unsent" not in name:
+                totals[driver] += server
+            cells.append(f"{server:16.1f} {own:8.1f}")
+        print(f"{name:18} " + " ".join(cells))
+    print(f"{'the four':18} " + " ".join(f"{total:16.1f} {'':8}" for total in totals.values()))
 
 
-async def _run_many(store: MongoStore, ids: list[str]) -> dict[str, float]:
-    jobs, now = store.get(Jobs), SystemClock().now()
-    new = [NewJob(id=id, queue=QUEUE, task="bench.task", payload=PAYLOAD, created_at=now) for id in ids]
-    done = [
-        Outcome(id=id, dispatch=1, owner=BOOT, ending=Ending.COMPLETED, result=RESULT, history=HISTORY, keep=FOR_EVER)
-        for id in ids
-    ]
-    await store.get(Workers).heartbeat(BOOT, [QUEUE], info=b"", now=now)
-    moments = [perf_counter()]
-    await jobs.enqueue(new, now=now, grace=1000)
-    moments.append(perf_counter())
-    await jobs.claim(QUEUE, BOOT, [Ticket(id, 1) for id in ids], now=now, keep_expired=FOR_EVER)
-    moments.append(perf_counter())
-    await jobs.finish(QUEUE, done, now=now, grace=1000)
-    moments.append(perf_counter())
-    return {name: (moments[at + 1] - moments[at]) * 1e6 for at, name in enumerate(("enqueue", "claim", "finish"))}
-
-
-async def _measure(store: MongoStore, turn: int, found: dict[str, list[float]]) -> None:
-    inspection = store.get(Inspection)
-    for name, spent in (await _run_many(store, [f"{turn}-{n}" for n in range(32)])).items():
-        found.setdefault(name, []).append(spent)
-    calls: dict[str, Callable[[], Awaitable[object]]] = {
-        "counts": lambda: inspection.counts([QUEUE]),
-        "page": lambda: inspection.page(QUEUE, State.COMPLETED, offset=0, limit=50, newest_first=True),
-        "prune": lambda: store.get(Retention).prune([QUEUE], now=0, adoption_window=0, limit=128),
-    }
-    for name, call in calls.items():
-        start = perf_counter()
-        await call()
-        found.setdefault(name, []).append((perf_counter() - start) * 1e6)
-
-
-async def main(url: str) -> None:
+async def main(url: str, pid: int) -> None:
+    await phases(url, pid)
     for size in ROUNDS:
         report(size, {driver: await bench(url, driver, size) for driver in DRIVERS})
-    await growth(url)
 
 
 if __name__ == "__main__":
-    if len(sys.argv) > 1:
-        asyncio.run(main(sys.argv[1]))
-    else:
-        with tempfile.TemporaryDirectory() as folder, MongoServer(Path(folder), replica_set=True) as server:
-            asyncio.run(main(server.url))
+    with tempfile.TemporaryDirectory() as folder, MongoServer(Path(folder), replica_set=True) as server:
+        asyncio.run(main(server.url, server.pid))
