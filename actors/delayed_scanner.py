@@ -74,6 +74,8 @@ class DelayedScanner(RoundsActor):
         self._note_gap(due.gap)
         if due.ready:
             self._turns.got_some()
+            if self.stage.metrics is not None and expected is not None:
+                self.stage.metrics.scanned(late=(self.stage.clock.now() - expected) / 1000)
             await self._outgoing.send(due.ready)
         elif expected is not None and expected + self._behind <= now:
             self._turns.came_late()
