@@ -1,9 +1,4 @@
-"""`claim`: one look and one write; for jobs that were made just now, the write alone.
-
-Such a job is most likely as `enqueue` made it: waiting, its ticket not known to be sent, never run. So it is claimed by
-a write whose filter says so, before anybody looks at its record. That also finds a record that is written but not yet
-acknowledged by a majority, which no look does: its ticket may be quicker. What the write does not match is looked
-at, and decided as any other ticket.
+"""`claim`, ticket by ticket: for all that the quick ways (`quick_claims.py`) leave undecided.
 
 See `window.py` for what keeps a claim from slipping past a pause or a declared death, `standing.py` for who may claim.
 """
@@ -13,20 +8,15 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 
-from pymongo import UpdateMany
-
 from ..contract import Claimed, Ticket, Verdict
 from ..job import Keep, State
-from .connection import Document, MongoConnection, Statement
+from .connection import MongoConnection
 from .enqueuing import adopted
-from .names import DUE, TOMBSTONE, job_name, window_key
+from .names import TOMBSTONE, job_name, window_key
+from .quick_claims import Quick, loop_time, quickly
 from .record import LEAN, Record
 from .standing import Standing, Standings
-from .work import Work, in_time, settle
-
-FRESH = 1_000  # ms: of a younger job nobody has noted yet that it was sent
-FEW = 4  # tickets that are tried unseen whatever their age: who has no more of them is idle
-MOMENTS = 4  # at which the jobs of a batch were made: each is a statement, and more cost more than a look
+from .work import Work, settle
 
 
 async def claim(
@@ -42,14 +32,11 @@ async def claim(
 ) -> list[Claimed]:
     if not tickets:
         return []
-    unseen: int | None = None  # the revision of what was claimed unseen
-    if alone_from != 0 and _may_be_as_made(tickets, now):
-        standing = await standings.look(queue, owner)
-        if standing.alive and not standing.paused:
-            fence, unseen = standing.clock_now(_time()), connection.revision()
-            statements = _claims_as_made(connection, queue, owner, tickets, standing, now, fence, unseen)
-            if (await connection.write(statements)).count == len(tickets):
-                return [Claimed(ticket.id, Verdict.CLAIMED, fence, 1) for ticket in tickets]
+    quick = Quick(queue=queue, owner=owner, now=now, alone_from=alone_from, revisions=set())
+    known = await quickly(connection, standings, quick, tickets)
+    rest = [ticket for ticket in tickets if ticket.id not in known]
+    if not rest:
+        return [known[ticket.id] for ticket in tickets]
     looked: list[Standing] = []
 
     async def load(work: Work, some: Sequence[Ticket]) -> None:
@@ -61,10 +48,9 @@ async def claim(
             standings.look(queue, owner, anew=bool(looked)), work.load(names, keys=keys, without=LEAN, clocked=False)
         )
         looked.append(standing)
-        work.claims = True
         work.noted = standing.marks
         if standing.alive:
-            work.clock = standing.clock_now(_time())
+            work.clock = standing.clock_now(loop_time())
             work.deadline = standing.clock + connection.claim_window
 
     def decide(work: Work, ticket: Ticket) -> Claimed:
@@ -72,7 +58,7 @@ async def claim(
             return Claimed(ticket.id, Verdict.DEAD)
         assert work.clock is not None
         record = work.find(job_name(queue, ticket.id))
-        if record is not None and record.revision == unseen:
+        if record is not None and record.revision in quick.revisions:
             return _claimed(record, Verdict.CLAIMED)
         return _decide(
             work,
@@ -86,56 +72,10 @@ async def claim(
             alone_from=alone_from,
         )
 
-    return await settle(connection, tickets, load, decide)
-
-
-def _may_be_as_made(tickets: Sequence[Ticket], now: int) -> bool:
-    return (
-        all(ticket.dispatch == 1 and ticket.adopt is None for ticket in tickets)
-        and (len(tickets) <= FEW or all(now - FRESH < (ticket.created_at or 0) <= now for ticket in tickets))
-        and len({ticket.created_at for ticket in tickets}) <= MOMENTS
-        and len({ticket.id for ticket in tickets}) == len(tickets)
-    )
-
-
-def _claims_as_made(
-    connection: MongoConnection,
-    queue: str,
-    owner: str,
-    tickets: Sequence[Ticket],
-    standing: Standing,
-    now: int,
-    fence: int,
-    revision: int,
-) -> list[Statement]:
-    moments: dict[int | None, list[str]] = {}
-    for ticket in tickets:
-        moments.setdefault(ticket.created_at, []).append(job_name(queue, ticket.id))
-    update = {
-        "$set": {
-            "state": State.ACTIVE.value, "at": now, "owner": owner, "claimed_at": now, "attempts": 1, "fence": fence,
-            "revision": revision,
-        },
-        "$unset": {"due": ""},
-    }  # fmt: skip
-    statements: list[Statement] = []
-    for created_at, names in moments.items():
-        where: Document = {
-            "name": names[0] if len(names) == 1 else {"$in": names},
-            "state": DUE,
-            "dispatch": 1,
-            "attempts": None,
-            "expires_at": None,
-            **in_time(standing.clock + connection.claim_window),
-        }
-        if created_at is not None:
-            where["created_at"] = created_at
-        statements.append(UpdateMany(where, update))
-    return statements
-
-
-def _time() -> float:
-    return asyncio.get_running_loop().time()
+    if len(rest) == len(tickets):
+        return await settle(connection, tickets, load, decide)
+    known |= {answer.id: answer for answer in await settle(connection, rest, load, decide)}
+    return [known[ticket.id] for ticket in tickets]
 
 
 def _decide(

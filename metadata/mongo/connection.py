@@ -45,6 +45,7 @@ class _PlainNumbers(TypeDecoder):
 
 
 _CODECS: CodecOptions[Document] = CodecOptions(tz_aware=False, type_registry=TypeRegistry([_PlainNumbers()]))
+_BARE: CodecOptions[Document] = CodecOptions(tz_aware=False)
 
 
 class Written(Struct, frozen=True):
@@ -134,6 +135,14 @@ class MongoConnection:
             if sort:
                 cursor = cursor.sort(list(sort))
             found: list[Document] = await cursor.to_list(None)
+            return found
+
+    async def find_numbers(self, where: Document, fields: Document) -> list[Document]:
+        """As `find`, in a third of the time: what needs 64 bits comes as the driver's own class, which `int` makes
+        plain."""
+        async with self._guarded():
+            collection = self._open_collection().with_options(codec_options=_BARE)
+            found: list[Document] = await collection.find(where, fields, batch_size=ONE_TRIP).to_list(None)
             return found
 
     async def aggregate(self, pipeline: Sequence[Document]) -> list[Document]:

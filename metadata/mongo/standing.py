@@ -28,6 +28,11 @@ class Standing(Struct, frozen=True):
     paused: bool
     marks: dict[str, int]  # the queue's watermarks, by priority
 
+    @property
+    def open(self) -> bool:
+        """Whether it may claim, and nothing is held."""
+        return self.alive and not self.paused
+
     def clock_now(self, time: float) -> int:
         """Never ahead of the server's."""
         return self.clock + int((time - self.read_at) * 1000)
@@ -58,7 +63,7 @@ class Standings:
             marks=found.get(about, {}).get("marks", {}),
         )
         self.forget(queue)
-        if standing.alive and not standing.paused:
+        if standing.open:
             while len(self._known) >= MOST:
                 del self._known[next(iter(self._known))]
             self._known[queue] = standing

@@ -27,11 +27,10 @@ from ..errors import StoreUnavailable
 from .connection import Document, MongoConnection, Statement
 from .counting import counting
 from .names import GROUP, QUEUE, group_name, job_name, queue_name
-from .record import ALL, FIELDS, Changes, Record, changes, projection, read, update_of, write
+from .record import ALL, Changes, Record, changes, projection, read, update_of, write
 
 ROUNDS = 100  # of deciding again; each means that others changed the same documents meanwhile
 LONGEST_PAUSE = 0.05  # seconds between two rounds
-_STATE, _DISPATCH = FIELDS.index("state"), FIELDS.index("dispatch")
 
 E = TypeVar("E")
 A = TypeVar("A")
@@ -49,8 +48,7 @@ class Held(Struct):
 
 
 class Work:
-    """`not_before`, `deadline`: ms of the store's clock, before and after which nothing is written. `claims`: only
-    claims are written."""
+    """`not_before`, `deadline`: ms of the store's clock, before and after which nothing is written."""
 
     def __init__(self, connection: MongoConnection) -> None:
         self.connection = connection
@@ -58,7 +56,6 @@ class Work:
         self.clock: int | None = None
         self.not_before: int | None = None
         self.deadline: int | None = None
-        self.claims = False
         self.keeps: dict[tuple[str, str], int | None] = {}  # (queue, group) -> the latest `Keep.count`
         self.marks: dict[str, dict[int, int]] = {}  # queue -> priority -> the latest sent_at of what is claimed
         self.noted: dict[str, int] = {}  # the watermarks of the queue, by priority, as they were before
@@ -195,7 +192,7 @@ class Work:
             return {name for held in self._held for name in (held.name, held.record.name)}
         counted = self._growth([held for held, _ in changed] + added, 1)
         async with counting(self.connection, counted.keys()):
-            lost = await self._update(changed, [*_statements(counted, self.keeps), *_watermarks(self.marks)])
+            lost = await self._update(changed, [*_statements(counted, self.keeps), *watermarks(self.marks)])
             documents = [{**write(held.record), "revision": self.revision} for held in added]
             lost += [added[place] for place in await self.connection.insert(documents)]
             if lost and (uncounted := self._growth(lost, -1)):
@@ -207,12 +204,12 @@ class Work:
         return (await self.connection.write(statements)).count == len(deleted)
 
     async def _update(self, changed: Sequence[tuple[Held, Changes]], more: Sequence[Statement]) -> list[Held]:
-        groups: dict[tuple[object, Changes], list[Held]] = {}
+        groups: dict[tuple[int, Changes], list[Held]] = {}
         for held, difference in changed:
-            groups.setdefault((self._guard(held), difference), []).append(held)
+            groups.setdefault((held.revision, difference), []).append(held)
         statements: list[Statement] = []
-        for (_, difference), members in groups.items():
-            where: Document = {"name": {"$in": [held.name for held in members]}, **self._guards(members)}
+        for (revision, difference), members in groups.items():
+            where: Document = {"name": {"$in": [held.name for held in members]}, "revision": revision}
             if self.deadline is not None:
                 where |= in_time(self.deadline)
             elif self.not_before is not None:
@@ -233,30 +230,6 @@ class Work:
         found = await self.connection.find({"name": {"$in": names}, "revision": self.revision}, {"_id": 0, "name": 1})
         ours = {document["name"] for document in found}
         return [held for held, _ in changed if held.record.name not in ours]
-
-    def _guard(self, held: Held) -> object:
-        """Documents of one guard may be written by one statement.
-
-        Claims are told apart by what they were (state, dispatch), not by revision, since jobs that were recorded one by
-        one have one each. A document may then be at another's revision: the call that left it there has written both,
-        and not its state or dispatch, so a claim finds it as it was.
-        """
-        if not self.claims:
-            return held.revision
-        assert held.before is not None
-        return held.before[_STATE], held.before[_DISPATCH]
-
-    def _guards(self, members: Sequence[Held]) -> Document:
-        revisions = sorted({held.revision for held in members})
-        if len(revisions) == 1:
-            return {"revision": revisions[0]}
-        before = members[0].before
-        assert before is not None
-        return {
-            "revision": {"$in": revisions},
-            "state": before[_STATE],
-            "dispatch": before[_DISPATCH] or None,  # a default is not written
-        }
 
     def _growth(self, written: Iterable[Held], sign: int) -> dict[tuple[str, str], int]:
         """By how much the groups of final jobs grow."""
@@ -280,7 +253,7 @@ def _statements(growth: dict[tuple[str, str], int], keeps: dict[tuple[str, str],
         yield count_group(queue, group, step, keeps.get((queue, group), ...))
 
 
-def _watermarks(marks: dict[str, dict[int, int]]) -> Iterator[UpdateOne]:
+def watermarks(marks: dict[str, dict[int, int]]) -> Iterator[UpdateOne]:
     for queue, by_priority in marks.items():
         if by_priority:
             yield UpdateOne(

@@ -50,6 +50,7 @@ class Life:
         self.store, self.batch, self.keep = store, batch, keep
         self.jobs = store.get(Jobs)
         self.clock = SystemClock()
+        self.made: dict[str, int] = {}  # when each job was enqueued, until it is finished
 
     async def beat(self) -> None:
         await self.store.get(Workers).heartbeat(BOOT, [QUEUE], info=b"", now=self.clock.now())
@@ -60,6 +61,7 @@ class Life:
     async def enqueue(self, ids: Sequence[str]) -> None:
         for some in self._batches(ids):
             now = self.clock.now()
+            self.made |= dict.fromkeys(some, now)
             new = [NewJob(id=id, queue=QUEUE, task="bench.task", payload=PAYLOAD, created_at=now) for id in some]
             await self.jobs.enqueue(new, now=now, grace=60_000)
 
@@ -69,7 +71,7 @@ class Life:
 
     async def claim(self, ids: Sequence[str]) -> None:
         for some in self._batches(ids):
-            tickets = [Ticket(id, 1) for id in some]
+            tickets = [Ticket(id, 1, created_at=self.made[id]) for id in some]
             answers = await self.jobs.claim(QUEUE, BOOT, tickets, now=self.clock.now(), keep_expired=self.keep)
             assert {answer.verdict for answer in answers} == {"claimed"}
 
@@ -84,6 +86,8 @@ class Life:
             ]  # fmt: skip
             answers = await self.jobs.finish(QUEUE, done, now=self.clock.now(), grace=60_000)
             assert {answer.finish for answer in answers} == {"done"}
+            for id in some:
+                del self.made[id]
 
     async def counts(self, _: Sequence[str] = ()) -> None:
         await self.store.get(Inspection).counts([QUEUE])
