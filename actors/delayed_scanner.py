@@ -1,10 +1,17 @@
 """DelayedScanner: makes delayed jobs ready when their time has come, retries among them.
 
-    sleep until the next due time (at most `scan_interval`); a command says when an earlier one has appeared
-    -> take_due: delayed -> waiting, next dispatch, outbox -> publish -> published
+    sleep until a little before the next due time; a command says when an earlier one has appeared
+    -> take_due: delayed -> waiting, next dispatch, outbox
+    -> keep each ticket until its job is due -> publish -> published
 
 Any number of replicas: `take_due` hands each job to one of them, and `Turns` keeps the others from asking for it at the
-same moment. A crash between `take_due` and the publish leaves the outbox entry, which a relay sends.
+same moment. Jobs are taken AHEAD_MS before they are due, so that the store's answer is there in time. Nothing starts
+them meanwhile: nobody else has a ticket of that dispatch, and the outbox entry is due a grace later than the job.
+
+    a crash between                 leaves                       mended by
+    take_due .. its ticket is due   waiting, outbox              the relay, a grace after the job is due
+    ticket due .. publish           the same                     the same
+    publish .. published            a ticket, and the outbox     a copy, which the fence refuses
 
 Jobs are taken while earlier ones are being published (`Outgoing`): of a backlog, however large, only a few batches are
 held here, and it goes out as fast as the broker takes it.
@@ -12,14 +19,16 @@ held here, and it goes out as fast as the broker takes it.
 
 from __future__ import annotations
 
-from ..metadata.contract import MAX_BATCH, Delays, Jobs, QueueControl
+from collections.abc import Sequence
+
+from ..metadata.contract import MAX_BATCH, Delays, Jobs, QueueControl, Ready
 from ..runtime.actor import Consumes, Stage
 from ..runtime.outgoing import Outgoing
 from ..runtime.rounds import RoundsActor
 from ..runtime.turns import Turns
 from ..runtime.wire import Command
 
-TIMER_SECONDS = 0.0007  # clocks count whole milliseconds, and timers wait for up to one more than they were told
+AHEAD_MS = 20  # in which a store answers, as a rule; for as long a job waits that could still be told to wait longer
 MAX_CLOCK_GAP_MS = 2000
 
 
@@ -69,15 +78,15 @@ class DelayedScanner(RoundsActor):
         self._look_again = self.stage.clock.elapsed() + self.stage.settings.scan_interval
         now = self.stage.clock.now()
         due = await self._delays.take_due(
-            await self.queues.names(), now=now, grace=self.stage.settings.grace, limit=MAX_BATCH
+            await self.queues.names(), now=now, grace=self.stage.settings.grace, limit=MAX_BATCH, ahead=AHEAD_MS
         )
-        self._note_gap(due.gap)
+        self._note_gap(due.gap, asked_at=now)
         if due.ready:
             self._turns.got_some()
             if self.stage.metrics is not None and expected is not None:
                 self.stage.metrics.scanned(late=(self.stage.clock.now() - expected) / 1000)
-            await self._outgoing.send(due.ready)
-        elif expected is not None and expected + self._behind <= now:
+            await self._send(due.ready)
+        elif expected is not None and expected + self._behind - AHEAD_MS <= now:
             self._turns.came_late()
         if due.next_due is not None:
             self._next = due.next_due if self._next is None else min(self._next, due.next_due)
@@ -90,11 +99,21 @@ class DelayedScanner(RoundsActor):
         longest = self._look_again - self.stage.clock.elapsed()
         if self._next is None:
             return longest
-        left = (self._next - self.stage.clock.now() + self._behind) / 1000 + self._turns.wait
-        return min(longest, left - TIMER_SECONDS)
+        left = (self._next - self.stage.clock.now() + self._behind - AHEAD_MS) / 1000 + self._turns.wait
+        return min(longest, left)
 
-    def _note_gap(self, gap: int) -> None:
-        self._behind = max(0, -gap)
+    async def _send(self, ready: Sequence[Ready]) -> None:
+        by_moment: dict[int, list[Ready]] = {}
+        for job in ready:
+            by_moment.setdefault(job.not_before, []).append(job)
+        await self._outgoing.send(by_moment.pop(0, []))
+        for moment in sorted(by_moment):
+            await self._outgoing.hold(by_moment[moment], moment + self._behind)
+
+    def _note_gap(self, gap: int, *, asked_at: int) -> None:
+        """The store looked at its clock at some time before its answer. That counts where it is behind: clocks that
+        agree to within an answer's time are taken for one."""
+        self._behind = 0 if gap >= 0 else max(0, self.stage.clock.now() - asked_at) - gap
         apart = abs(gap) > MAX_CLOCK_GAP_MS
         if apart and not self._gap_told:
             self.stage.log.warning(

@@ -61,13 +61,16 @@ class Enqueued(Struct, frozen=True):
 
 
 class Ready(Struct, frozen=True):
-    """A waiting job whose ticket is to be sent now, by the caller; its outbox entry stays until `published`."""
+    """A waiting job whose ticket is to be sent now, by the caller; its outbox entry stays until `published`.
+
+    `not_before`: not now but then, ms; 0 where the job is due."""
 
     queue: str
     id: str
     dispatch: int
     priority: int
     payload: bytes
+    not_before: int = 0
 
 
 class Sent(Struct, frozen=True):
@@ -301,8 +304,10 @@ class Delay(Struct, frozen=True):
 class Delays(Protocol):
     """Each operation changes a job only while it is delayed: of those that meet, the first one counts."""
 
-    async def take_due(self, queues: Sequence[str], *, now: int, grace: int, limit: int) -> Due:
-        """Up to `limit` jobs per queue with run_at <= min(now, store clock): waiting, dispatch + 1, outbox due."""
+    async def take_due(self, queues: Sequence[str], *, now: int, grace: int, limit: int, ahead: int = 0) -> Due:
+        """Up to `limit` jobs per queue with run_at <= min(now, store clock) + `ahead`: waiting, dispatch + 1, outbox
+        due at now + ahead + grace. A job that is not due by one of the clocks yet has its run_at as `not_before`: the
+        caller keeps its ticket until then."""
         ...
 
     async def reschedule(

@@ -19,6 +19,7 @@ from ..metadata.contract import MAX_BATCH, Enqueued, Jobs, Ready, Sent, Store
 from ..metadata.errors import MetadataError, StoreUnavailable
 from .batcher import Batcher
 from .clock import Clock
+from .wakes import Wakes
 from .wire import Command, Event, encode_bundle, encode_command, encode_events, split_bundles
 
 PUBLISHED_DELAY_SECONDS = 0.1  # most jobs are claimed by then, which clears their outbox entry without our help
@@ -38,6 +39,7 @@ class Dispatcher:
         self._epoch_read_at = clock.elapsed()
         self._confirm_timeout = confirm_timeout
         self._batcher = Batcher(self._publish, limit=4 * MAX_BATCH, window=4)
+        self._wakes = Wakes(self.command_soon, clock)
         self._declared: set[str] = set()
         self._published: list[Sent] = []
         self._unrecorded: set[tuple[str, str]] = set()
@@ -98,6 +100,10 @@ class Dispatcher:
         if len(self._background) < MAX_BACKGROUND:
             self._in_background(self.command(routing_key, command))
 
+    def delayed_soon(self, queue: str, run_at: int) -> None:
+        """Tell the delayed scanners that a job which was recorded is due at `run_at`, if they need to be told."""
+        self._wakes.delayed(queue, run_at)
+
     async def declare(self, queue: str, *, again: bool = False) -> None:
         """See to it that the job queue exists. BrokerUnavailable: it will, once there is a connection."""
         if again:
@@ -108,6 +114,7 @@ class Dispatcher:
 
     async def flush(self) -> None:
         """Wait for everything under way, `published` included."""
+        self._wakes.flush()
         while self._background or not self._batcher.idle:
             await asyncio.gather(*self._background, return_exceptions=True)
             await self._batcher.drain()

@@ -19,7 +19,7 @@ from ..metadata.job import State
 from .actor import Stage
 from .results import ErrorInfo, encode_error
 from .run import Run
-from .wire import Command, Event, body_of, encode_body
+from .wire import Event, body_of, encode_body
 
 BATCH = 64  # outcomes, or claims, in a call: the store is busy with it for a millisecond, and others wait for that
 EVENT_RESULT_BYTES = 1024  # a result up to this travels with its event, and whoever waits for it need not ask the store
@@ -102,10 +102,8 @@ class Finisher:
         if answer.state is State.WAITING and not ticket.later:  # else a relay sends it: its payload is in the store
             payload = encode_body(body_of(ticket))
             dispatcher.send_soon([Ready(run.queue, ticket.id, answer.dispatch, ticket.priority, payload)])
-        soon = now + self._stage.settings.scan_interval * 1000
-        if answer.state is State.DELAYED and outcome.run_at is not None and outcome.run_at < soon:
-            command = Command(command="wake", queue=run.queue, run_at=outcome.run_at)
-            dispatcher.command_soon(f"delayed-scanner.{run.queue}", command)
+        if answer.state is State.DELAYED and outcome.run_at is not None:
+            dispatcher.delayed_soon(run.queue, outcome.run_at)
         name = "cancelled" if answer.state is State.CANCELLED else _EVENTS[outcome.ending]
         dispatcher.emit(self._event(run, name, outcome, now))
 

@@ -31,7 +31,6 @@ from .clock import Clock
 from .dispatcher import Dispatcher
 from .errors import EnqueueUncertain
 from .settings import Settings
-from .wire import Command
 
 REGISTER_AGAIN_SECONDS = 60.0  # a queue's name is written anew this often, in case the store lost it
 AT_ONCE = 8  # jobs in a call; a larger batch takes the store longer than its bundle takes to arrive
@@ -142,15 +141,12 @@ class Producer:
                 self._registered[queue] = elapsed + REGISTER_AGAIN_SECONDS
 
     def _wake_scanner(self, jobs: Sequence[NewJob], answers: Sequence[Enqueued]) -> None:
-        """Tell scanners of jobs that are due before they would look again by themselves."""
-        soon = self._clock.now() + round(self._settings.scan_interval * 1000)
         earliest: dict[str, int] = {}
         for job, answer in zip(jobs, answers, strict=True):
-            if answer.state is State.DELAYED and job.run_at is not None and job.run_at <= soon:
+            if answer.state is State.DELAYED and job.run_at is not None:
                 earliest[job.queue] = min(job.run_at, earliest.get(job.queue, job.run_at))
         for queue, run_at in earliest.items():
-            command = Command(command="wake", queue=queue, run_at=run_at)
-            self._dispatcher.command_soon(f"delayed-scanner.{queue}", command)
+            self._dispatcher.delayed_soon(queue, run_at)
 
 
 def _ours(answer: Enqueued) -> Enqueued:

@@ -356,8 +356,8 @@ class Queue(InspectedQueue, RepeatableQueue, WorkingQueue):
         (answer,) = await self._delays.reschedule(self.name, [Delay(job_id, run_at)], now=now, grace=grace)
         if isinstance(answer, Ready):
             await self.app.connections.dispatcher.send([answer])
-        elif answer is State.DELAYED:
-            await self._tell("delayed-scanner", "wake")
+        elif answer is State.DELAYED and run_at is not None:
+            self.app.connections.dispatcher.delayed_soon(self.name, run_at)
         return isinstance(answer, Ready) or answer is State.DELAYED
 
     async def _tell(self, kind: str, command: str) -> None:

@@ -26,6 +26,7 @@ from .errors import ConfigurationError
 
 MEMORY = "memory://"
 SECRETS_DIR = "CALLBOARD_SECRETS_DIR"
+MAX_SCAN_SECONDS = 60
 
 
 class Retain(Struct, frozen=True, kw_only=True):
@@ -52,7 +53,7 @@ class Settings(BaseSettings):
 
     lease_seconds: float = Field(10.0, ge=0.5, le=3600)
     relay_grace_seconds: float = Field(1.0, ge=0.05, le=60)
-    scan_interval: float = Field(1.0, ge=0.05, le=60)
+    scan_interval: float = Field(1.0, ge=0.05, le=MAX_SCAN_SECONDS)
     confirm_timeout: float = Field(10.0, ge=0.1, le=120)
     reconcile_grace_seconds: float = Field(30.0, ge=0.5)
     overtaken_seconds: float = Field(60.0, ge=0.5)

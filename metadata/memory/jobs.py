@@ -182,16 +182,16 @@ class MemoryDelays:
     def __init__(self, queues: Queues) -> None:
         self._queues = queues
 
-    async def take_due(self, queues: Sequence[str], *, now: int, grace: int, limit: int) -> Due:
+    async def take_due(self, queues: Sequence[str], *, now: int, grace: int, limit: int, ahead: int = 0) -> Due:
         ready: list[Ready] = []
         next_due: int | None = None
         for name in queues:
             data = self._queues[name]
             delayed = data.states[State.DELAYED]
-            for id in delayed.below(now + 1, limit):
+            for id in delayed.below(now + ahead + 1, limit):
                 record = data.records[id]
-                data.wait(record, dispatch=record.dispatch + 1, due=now + grace, now=now)
-                ready.append(record.ready())
+                data.wait(record, dispatch=record.dispatch + 1, due=now + ahead + grace, now=now)
+                ready.append(record.ready(now=now))
             left = delayed.lowest()
             if left is not None and (next_due is None or left < next_due):
                 next_due = left

@@ -62,8 +62,11 @@ class Record(Struct, kw_only=True):
             deduplication_id=job.deduplication.id if job.deduplication else None,
         )
 
-    def ready(self) -> Ready:
-        return Ready(self.queue, self.id, self.dispatch, self.priority, self.payload)
+    def ready(self, *, now: int | None = None) -> Ready:
+        """`now`: where it may not be due yet."""
+        early = now is not None and self.run_at is not None and self.run_at > now
+        not_before = (self.run_at or 0) if early else 0
+        return Ready(self.queue, self.id, self.dispatch, self.priority, self.payload, not_before)
 
     def remember(self, history: bytes | None) -> None:
         if history is not None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from msgspec import structs
+
 from ..contract import (
     Admission,
     Cancel,
@@ -157,10 +159,14 @@ class RedisDelays:
     def __init__(self, connection: RedisConnection) -> None:
         self._connection = connection
 
-    async def take_due(self, queues: Sequence[str], *, now: int, grace: int, limit: int) -> Due:
-        answers = await self._connection.run_each("take_due", [(queue, (now, grace, limit)) for queue in queues])
-        ready = [row for queue, (_, rows) in zip(queues, answers, strict=True) for row in read_ready(queue, rows)]
-        left = [int(float(first)) for (first, _), _ in answers if first != b""]
+    async def take_due(self, queues: Sequence[str], *, now: int, grace: int, limit: int, ahead: int = 0) -> Due:
+        answers = await self._connection.run_each("take_due", [(queue, (now, grace, limit, ahead)) for queue in queues])
+        ready = [
+            row if moment == 0 else structs.replace(row, not_before=moment)
+            for queue, (_, rows, moments) in zip(queues, answers, strict=True)
+            for row, moment in zip(read_ready(queue, rows), moments, strict=True)
+        ]
+        left = [int(float(first)) for (first, _), _, _ in answers if first != b""]
         gap = answers[-1][0][1] - now if answers else 0
         return Due(ready, min(left, default=None), gap)
 

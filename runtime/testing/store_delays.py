@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from ...metadata.contract import Delay, Delays, Ending, Ready, Store, Verdict
-from ...metadata.job import Outbox, State
+from ...metadata.job import Keep, Outbox, State
 from ..clock import SystemClock
 from .store_scene import DAY, GRACE, MANY, QUEUE, Scene, StoreSuite
 
@@ -128,6 +128,50 @@ class DelayConformance(StoreSuite):
         await scene.add("new", run_at=scene.now + 1)
         scene.step(5)
         assert await scene.due() == [("new", 1), ("seen", 1)]
+
+    # -- what is due soon ------------------------------------------------------------------------------------------
+
+    async def test_a_job_that_is_taken_ahead_of_its_time_says_until_when_to_keep_its_ticket(self, scene: Scene) -> None:
+        await scene.enqueue(
+            *(scene.new(id, run_at=scene.now + n) for n, id in ((5, "due"), (30, "soon"), (31, "later")))
+        )
+        scene.step(10)
+        answer = await scene.delays.take_due([QUEUE], now=scene.now, grace=GRACE, limit=10, ahead=20)
+        assert {row.id: row.not_before for row in answer.ready} == {"due": 0, "soon": scene.now + 20}
+        assert answer.next_due == scene.now + 21
+
+    @pytest.mark.parametrize("seen", [False, True])
+    async def test_no_relay_sends_a_job_that_was_taken_ahead_before_it_is_due(self, scene: Scene, seen: bool) -> None:
+        await scene.add("job", run_at=scene.now + 30)
+        if seen:
+            await scene.due()
+        scene.step(10)
+        (row,) = (await scene.delays.take_due([QUEUE], now=scene.now, grace=0, limit=10, ahead=20)).ready
+        job = await scene.job()
+        assert (row.not_before, job.run_at) == (scene.now + 20, scene.now + 20)
+        assert (job.state, job.dispatch, job.outbox) == (State.WAITING, 1, Outbox.DUE)
+        scene.step(19)
+        assert await scene.unpublished() == []
+        scene.step(1)
+        assert await scene.unpublished() == [("job", 1)]
+
+    async def test_a_job_that_was_taken_ahead_is_claimed_cancelled_and_given_up_as_one_that_waits(
+        self, scene: Scene
+    ) -> None:
+        await scene.enqueue(*(scene.new(id, run_at=scene.now + 20) for id in ("runs", "cancelled", "kept")))
+        assert len((await scene.delays.take_due([QUEUE], now=scene.now, grace=GRACE, limit=9, ahead=20)).ready) == 3
+        assert await scene.reschedule(Delay("kept", scene.now + 900)) == [State.WAITING]
+        assert await scene.delays.remove(QUEUE, ["kept"], now=scene.now) == [False]
+        await scene.jobs.cancel(QUEUE, ["cancelled"], now=scene.now, keep=Keep())
+        await scene.beat()
+        verdicts = [(await scene.claim(id)).verdict for id in ("cancelled", "runs", "kept")]
+        assert verdicts == [Verdict.FINAL, Verdict.CLAIMED, Verdict.CLAIMED]
+
+    async def test_the_callers_clock_running_ahead_takes_nothing_ahead_either(self, scene: Scene) -> None:
+        real = SystemClock().now()
+        await scene.add("job", run_at=real + DAY)
+        answer = await scene.delays.take_due([QUEUE], now=real + DAY, grace=GRACE, limit=10, ahead=20)
+        assert len(answer.ready) == (0 if scene.store.server_time else 1)
 
     # -- delays that are changed -----------------------------------------------------------------------------------
 

@@ -435,12 +435,14 @@ class StoreMachine(TimeRules, RuleBasedStateMachine):
         self.oracle.send_again(taken, self.now + GRACE)
         self.check_ready(rows, taken)
 
-    @rule(limit=st.sampled_from([1, 2, ALL]))
-    def take_due(self, limit: int) -> None:
-        answer = self.run(self.delays.take_due([QUEUE], now=self.now, grace=GRACE, limit=limit))
-        taken = self.chosen(answer.ready, self.oracle.due(self.now), limit)
-        self.oracle.become_due(taken, self.now + GRACE)
+    @rule(limit=st.sampled_from([1, 2, ALL]), ahead=st.sampled_from([0, 0, 20, LAG]))
+    def take_due(self, limit: int, ahead: int) -> None:
+        answer = self.run(self.delays.take_due([QUEUE], now=self.now, grace=GRACE, limit=limit, ahead=ahead))
+        taken = self.chosen(answer.ready, self.oracle.due(self.now + ahead), limit)
+        self.oracle.become_due(taken, self.now + ahead + GRACE)
         self.check_ready(answer.ready, taken)
+        run_at = {row.id: self.oracle.entries[row.id].run_at for row in answer.ready}
+        assert all(row.not_before == (run_at[row.id] if run_at[row.id] > self.now else 0) for row in answer.ready)
         assert answer.next_due == self.oracle.next_due()
 
     # -- the queue -------------------------------------------------------------------------------------------------

@@ -27,6 +27,7 @@ from faults.timed import LEAD_SECONDS, Run, Timed, percentile, wrong
 from servers import OwnedProcess
 
 JOBS = int(os.environ.get("BENCH_JOBS", "500"))
+PEERS_WANTED = os.environ.get("BENCH_PEERS", "arq,dramatiq,taskiq").split(",")
 SECONDS = 10.0
 WANTED = {50: 5.0, 99: 50.0}  # ms
 START_SECONDS = 5.0  # for the peers' processes, which do not say when they are ready
@@ -50,7 +51,7 @@ def _peer(name: str, settings: str, packages: tuple[str, ...], *processes: tuple
     return Peer(contestant, processes)
 
 
-PEERS = (
+ALL_PEERS = (
     _peer(
         "arq", "100 at a time, looks every 0.5 s (its default)", ("arq",), ("-m", "arq", "arq_delays.WorkerSettings")
     ),
@@ -71,6 +72,9 @@ PEERS = (
         ),
     ),
 )
+
+
+PEERS = tuple(peer for peer in ALL_PEERS if peer.contestant.name in PEERS_WANTED)
 
 
 def line(name: str, runs: Sequence[Run]) -> str:
