@@ -65,8 +65,8 @@ class StalledRecovery(RoundsActor):
         # Beside the watching of workers, not between two looks at them: a broker that blocks, or many queues to ask
         # about, would make the looks come late, and late looks do not count.
         if self._upkeep.done():
-            self._upkeep.result()
-            self._upkeep = asyncio.create_task(self._keep_up(queues))
+            before, self._upkeep = self._upkeep, asyncio.create_task(self._keep_up(queues))
+            before.result()  # raises what it raised, once: the next one is under way
         return self._interval
 
     async def _keep_up(self, queues: Sequence[str]) -> None:
