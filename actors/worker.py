@@ -83,6 +83,7 @@ class Worker(Actor):
             failed=self._heart_failed,
         )
         self._group = asyncio.TaskGroup()
+        self._over = False  # the group takes no more
         self._registering: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._registering.set_result(None)
         self._unusable = Unusable(stage, spawn=self._group.create_task)
@@ -126,6 +127,7 @@ class Worker(Actor):
                 raise
             stage.log.error("%s; what could not be recorded runs again once the lease is over", gone.exceptions[0])
         finally:
+            self._over = True
             # Also when the worker failed: a consumer left behind would take jobs that nobody runs.
             await self._stop_consuming()
             await self._mailbox.close()
@@ -134,6 +136,8 @@ class Worker(Actor):
         await self._leave()
 
     def receive(self, command: Command) -> None:
+        if self._over:
+            return
         match command.command:
             case "cancel":
                 for job_id in command.jobs:
@@ -235,7 +239,7 @@ class Worker(Actor):
     # --- the lease ---
 
     def _on_beat(self, boot: str, reply: Heartbeat, sent: float) -> None:
-        if boot != self._boot:
+        if boot != self._boot or self._over:
             return
         if not reply.alive:
             self.lease_lost(boot)
