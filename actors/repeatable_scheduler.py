@@ -76,6 +76,7 @@ class RepeatableScheduler(RoundsActor):
         self._inspection = stage.capability(Inspection)
         self._names: tuple[str, ...] = ()
         self._idle = False
+        self._due_at: float | None = None  # of the next run that is known of, by the clock's `elapsed`
         self._commanded = False
         self._gap_told = False
         self._turns = Turns(stage.random, most=MOST_LATE_SECONDS)
@@ -101,8 +102,7 @@ class RepeatableScheduler(RoundsActor):
         stale, before = self.queues.stale, self._names
         self._names = await self.queues.names()
         if idle and stale and self._names == before:  # one trip an idle round: the next one looks at the schedules
-            self._idle = True
-            return IDLE_SECONDS
+            return self._pause()
         now = self.stage.clock.now()
         due = await self._schedules.due(self._names, now=now, limit=MAX_BATCH)
         self._tell_gap(due.gap)
@@ -118,13 +118,18 @@ class RepeatableScheduler(RoundsActor):
             self._turns.got_some()
         elif due.schedules:
             self._turns.came_late()
-        if not next_runs:
-            self._idle = True
-            return IDLE_SECONDS
-        # Where others are at what is due now, it is theirs for a while, too.
-        left = max(0.0, (min(next_runs) - self.stage.clock.now() + behind) / 1000) + self._turns.wait
-        self._idle = left > IDLE_SECONDS
-        return min(IDLE_SECONDS, max(left, 0.0 if due.schedules else 0.001))
+        self._due_at = None
+        if next_runs:
+            # Where others are at what is due now, it is theirs for a while, too.
+            left = max(0.0, (min(next_runs) - self.stage.clock.now() + behind) / 1000) + self._turns.wait
+            self._due_at = self.stage.clock.elapsed() + left
+        return self._pause(shortest=0.0 if due.schedules else 0.001)
+
+    def _pause(self, *, shortest: float = 0.001) -> float:
+        """Seconds until the next look."""
+        left = IDLE_SECONDS if self._due_at is None else self._due_at - self.stage.clock.elapsed()
+        self._idle = left >= IDLE_SECONDS
+        return min(IDLE_SECONDS, max(left, shortest))
 
     async def _fire(self, queue: str, schedules: Sequence[Schedule], now: int) -> list[int]:
         """Fire what is due in a queue; when each of these schedules is to be looked at next."""
