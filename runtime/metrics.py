@@ -26,6 +26,7 @@ from .run import Run
 
 MOST_SERIES = 1000
 OTHER = "other"
+FOREIGN = ("queue", "task")  # labels whose values are not ours
 
 # Those of OpenTelemetry's conventions for messaging, and some for jobs that take longer than messages.
 DURATIONS = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0, 30.0, 60.0, 300.0, 1800.0)
@@ -186,7 +187,7 @@ P = TypeVar("P", Count, Histogram)
 
 
 class Series(Generic[P]):
-    """One instrument's points, by the values of its labels; at most `most` of them, and one for all others."""
+    """One instrument's points, by the values of its labels; at most `most` of them, and one for all other names."""
 
     def __init__(self, instrument: Instrument, new: Callable[[], P], *, most: int = MOST_SERIES) -> None:
         self._instrument = instrument
@@ -198,7 +199,10 @@ class Series(Generic[P]):
         point = self._points.get(labels)
         if point is None:
             if len(self._points) >= self._most:
-                labels = (OTHER,) * len(labels)
+                labels = tuple(
+                    OTHER if name in FOREIGN else label
+                    for name, label in zip(self._instrument.labels, labels, strict=True)
+                )
             point = self._points.setdefault(labels, self._new())
         return point
 
@@ -227,7 +231,7 @@ class Metrics:
         self._tallies: dict[tuple[str, str], Tally] = {}
         self._run = Series(RUN_SECONDS, lambda: Histogram(DURATIONS), most=most)
         self._wait = Series(WAIT_SECONDS, lambda: Histogram(DURATIONS), most=most)
-        self._runs = Series(RUNS, Count, most=most * len(_OUTCOMES))
+        self._runs = Series(RUNS, Count, most=most * len(_OUTCOMES))  # `_tally` keeps to `most`
         self._late = Series(LATE_FINISHES, Count, most=most)
         self._stalled = Series(STALLED, Count, most=2 * most)
         self._resent = Series(RESENT, Count)
@@ -281,7 +285,7 @@ class Metrics:
     def _tally(self, queue: str, task: str) -> Tally:
         if not self._knows(task):
             task = OTHER
-        if len(self._tallies) >= self._most:
+        if (queue, task) not in self._tallies and len(self._tallies) >= self._most:
             queue = task = OTHER
         found = self._tallies.get((queue, task))
         if found is None:

@@ -96,9 +96,11 @@ class QueueGauges:
 
     def ask(self) -> Sequence[Reading]:
         """From another thread than the loop's. Nothing where the store is away, or the loop does not run."""
+        asked = asyncio.run_coroutine_threadsafe(self.read(), self._loop)
         try:
-            return asyncio.run_coroutine_threadsafe(self.read(), self._loop).result(PATIENCE_SECONDS)
+            return asked.result(PATIENCE_SECONDS)
         except (TimeoutError, CancelledError, MetadataError):
+            asked.cancel()
             return ()
 
     async def read(self) -> Sequence[Reading]:

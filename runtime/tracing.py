@@ -27,6 +27,8 @@ from .telemetry_names import SCOPE, not_installed, resource
 
 if TYPE_CHECKING:
     from opentelemetry.context import Context
+    from opentelemetry.sdk.trace import TracerProvider as SdkProvider
+    from opentelemetry.trace import TracerProvider
 
     from .wire import Ticket
 
@@ -48,7 +50,9 @@ class Parent(Struct, frozen=True):
 
 
 class Tracing:
-    def __init__(self) -> None:
+    """`provider` None: that of the process, once it has one. ConfigurationError: OpenTelemetry is not installed."""
+
+    def __init__(self, provider: TracerProvider | None = None) -> None:
         try:
             from opentelemetry import context, trace
             from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
@@ -57,7 +61,8 @@ class Tracing:
         self._trace = trace
         self._context = context
         self._propagator = TraceContextTextMapPropagator()
-        self._tracer = trace.get_tracer(SCOPE)
+        self._provider = provider
+        self._tracer = trace.get_tracer(SCOPE, tracer_provider=provider)
         self._sampler: Any = None  # once there is a provider whose sampler may be asked ahead
         self._ids: Any = None  # the provider's, where that is ours and lets an id be chosen
         self._parents: dict[str, Parent] = {}
@@ -132,7 +137,7 @@ class Tracing:
     def _can_ask(self) -> bool:
         """Whether there is a provider, with one of the samplers that decide by the parent and the trace's id alone."""
         if self._sampler is None:
-            tracer = self._trace.get_tracer(SCOPE)
+            tracer = self._trace.get_tracer(SCOPE, tracer_provider=self._provider)
             sampler = getattr(tracer, "sampler", None)  # none without an SDK
             if sampler is None:
                 return False
@@ -150,13 +155,22 @@ def export_spans(service: str) -> Callable[[], None]:
     try:
         from opentelemetry import trace
         from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
-        from opentelemetry.sdk.trace import TracerProvider
         from opentelemetry.sdk.trace.export import BatchSpanProcessor
-        from opentelemetry.sdk.trace.id_generator import RandomIdGenerator
+
+        provider = make_provider(service)
     except ImportError as error:
         raise not_installed("tracing needs", error) from error
     if not isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider):
         return lambda: None
+    provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
+    trace.set_tracer_provider(provider)
+    return provider.shutdown
+
+
+def make_provider(service: str) -> SdkProvider:
+    """One whose traces may be given their id before they begin; it samples as OTEL_TRACES_SAMPLER says."""
+    from opentelemetry.sdk.trace import TracerProvider as SdkProvider  # the SDK only where spans are exported
+    from opentelemetry.sdk.trace.id_generator import RandomIdGenerator
 
     class ChosenIds(RandomIdGenerator):
         """`choose` says the id of the trace that this thread begins next."""
@@ -171,7 +185,4 @@ def export_spans(service: str) -> Callable[[], None]:
             chosen: int | None = self._next.__dict__.pop("id", None)
             return chosen or super().generate_trace_id()
 
-    provider = TracerProvider(resource=resource(service), id_generator=ChosenIds())
-    provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
-    trace.set_tracer_provider(provider)
-    return provider.shutdown
+    return SdkProvider(resource=resource(service), id_generator=ChosenIds())

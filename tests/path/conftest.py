@@ -22,6 +22,7 @@ EACH_TIME = {
     "rabbitmq+mongodb": {
         "test_app", "test_cancel", "test_deduplication", "test_enqueue", "test_inspection", "test_job_ids",
         "test_pause", "test_retention", "test_retries", "test_schedules", "test_schedules_from_afar", "test_stopping",
+        "test_telemetry",
     },
 }  # fmt: skip
 # Where a test runs with many values, they are looked at above the broker and the store: all of them in memory, and by
