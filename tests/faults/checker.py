@@ -57,6 +57,7 @@ class Evidence:
     kills: Sequence[Kill] = ()
     pauses: Sequence[Pause] = ()
     refused: frozenset[tuple[str, int]] = frozenset()
+    leases_lost: frozenset[tuple[str, str]] = frozenset()
     forgotten: Sequence[Forgotten] = ()
     finish_seconds: float = 2.0
 
@@ -178,6 +179,7 @@ def _explained(before: _Span, again: _Span, evidence: Evidence) -> bool:
     late = evidence.finish_seconds
     return (
         (before.run.job, before.run.dispatch) in evidence.refused
+        or (before.run.job, before.run.boot) in evidence.leases_lost
         or any(_killed(before, kill, late) and kill.elapsed <= again.start for kill in evidence.kills)
         or any(_paused(before, pause, late) and pause.since <= again.start for pause in evidence.pauses)
         or any(before.under_way(lapse.since, lapse.until, late) for lapse in evidence.forgotten)

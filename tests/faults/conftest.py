@@ -10,9 +10,9 @@ from typing import TypeVar
 
 import pytest
 
-from servers import ProgramMissing, RabbitMQServer, RedisServer
+from servers import MongoServer, ProgramMissing, RabbitMQServer, RedisServer
 
-Server = TypeVar("Server", RedisServer, RabbitMQServer)
+Server = TypeVar("Server", RedisServer, RabbitMQServer, MongoServer)
 
 
 @pytest.fixture
@@ -26,6 +26,15 @@ def seed() -> int:
 def durable_redis(tmp_path: Path) -> Iterator[RedisServer]:
     """A Redis of the test's own that keeps every write it has answered."""
     yield from _serve(lambda: RedisServer(tmp_path / "redis", appendfsync="always"))
+
+
+@pytest.fixture(params=["redis", "mongodb"])
+def durable_store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[RedisServer | MongoServer]:
+    """Either store, of the test's own, which keeps every write it has answered."""
+    if request.param == "redis":
+        yield from _serve(lambda: RedisServer(tmp_path / "redis", appendfsync="always"))
+    else:
+        yield from _serve(lambda: MongoServer(tmp_path / "mongodb"))
 
 
 @pytest.fixture

@@ -79,6 +79,8 @@ class Member:
     def start(self) -> None:
         """A new life; returns before the process has done anything."""
         assert not self.running, f"{self.name} runs already"
+        if self._process is not None:
+            self._process.kill()  # one that ended by itself still has its keeper
         self.lives += 1
         self._born_at = self.log.stat().st_size if self.log.exists() else 0
         self._process = OwnedProcess(self._command, environment=self._environment, log=self.log)

@@ -90,7 +90,11 @@ def read(path: Path) -> list[Entry]:
     A line without its end is being written at this very moment: who reads beside a writer may see a part of it."""
     if not path.exists():
         return []
-    complete = path.read_text().rpartition("\n")[0]
+    return entries(path.read_text().rpartition("\n")[0])
+
+
+def entries(complete: str) -> list[Entry]:
+    """Those of whole lines."""
     return [_entry(number, line) for number, line in enumerate(complete.splitlines(), start=1)]
 
 

@@ -7,6 +7,9 @@ until it is. What was submitted and what was accepted goes to a journal, one `wr
     uncertain <id> <CLOCK_BOOTTIME of the answer>
     accepted <id> <CLOCK_BOOTTIME of the answer>
 
+A part of them, where that is asked for, is handed to intake, as any producer may that knows AMQP alone: it is accepted
+once the broker has it.
+
 SIGTERM ends it in order: what was submitted is sent until it is accepted.
 """
 
@@ -14,6 +17,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import json
 import os
 import signal
 from collections.abc import Iterator
@@ -24,10 +28,12 @@ from random import Random
 from msgspec import Struct
 
 from callboard import EnqueueUncertain
-from faults.workload import app, plan, work, work_in_thread
+from callboard.brokers.message import Message, Receipt
+from faults.workload import Plan, app, plan, work, work_in_thread
 
 LANES = 8
 AGAIN_SECONDS = 0.1
+CONFIRM_SECONDS = 2.0
 
 
 class Line(Struct, frozen=True):
@@ -54,11 +60,12 @@ def read_journal(path: Path) -> list[Line]:
 
 
 class Producer:
-    def __init__(self, *, name: str, seed: int, rate: float, limit: int, journal: Journal) -> None:
+    def __init__(self, *, name: str, seed: int, rate: float, limit: int, submitted: float, journal: Journal) -> None:
         self._name = name
         self._random = Random(f"{seed} {name}")
         self._pause = LANES / rate
         self._numbers: Iterator[int] = iter(range(limit)) if limit else count()
+        self._submitted = submitted
         self._journal = journal
         self._stopping = asyncio.Event()
 
@@ -86,20 +93,38 @@ class Producer:
 
     async def _send(self, job: str) -> None:
         planned = plan(self._random)
+        submits = self._random.random() < self._submitted
         run_at = app.clock.now() + planned.delay
-        call = (work_in_thread if planned.in_thread else work).options(
-            queue=planned.queue, job_id=job, run_at=run_at / 1000 if planned.delay else None
-        )
         self._journal.write("submitted", job, run_at if planned.delay else 0)
         while True:
             try:
-                await call.enqueue(planned.milliseconds, planned.fails)
+                await (self._submit(job, planned, run_at) if submits else self._enqueue(job, planned, run_at))
             except EnqueueUncertain:
                 self._journal.write("uncertain", job, app.clock.elapsed())
                 await asyncio.sleep(AGAIN_SECONDS)
             else:
                 self._journal.write("accepted", job, app.clock.elapsed())
                 return
+
+    async def _enqueue(self, job: str, planned: Plan, run_at: int) -> None:
+        call = (work_in_thread if planned.in_thread else work).options(
+            queue=planned.queue, job_id=job, run_at=run_at / 1000 if planned.delay else None
+        )
+        await call.enqueue(planned.milliseconds, planned.fails)
+
+    async def _submit(self, job: str, planned: Plan, run_at: int) -> None:
+        """EnqueueUncertain: the broker has not confirmed it."""
+        submission = {
+            "task": (work_in_thread if planned.in_thread else work).name,
+            "args": [planned.milliseconds, planned.fails],
+            "id": job,
+            **({"run_at": run_at / 1000} if planned.delay else {}),
+        }
+        body = json.dumps(submission).encode()
+        message = Message(exchange=app.connections.names.submit, routing_key=planned.queue, body=body)
+        (receipt,) = await app.connections.broker.publish([message], timeout=CONFIRM_SECONDS)
+        if receipt is not Receipt.CONFIRMED:
+            raise EnqueueUncertain((job,), f"the broker's answer: {receipt}")
 
 
 def main() -> None:
@@ -108,12 +133,20 @@ def main() -> None:
     parser.add_argument("--seed", type=int, required=True)
     parser.add_argument("--rate", type=float, required=True, help="jobs a second")
     parser.add_argument("--limit", type=int, default=0, help="how many jobs; 0: until SIGTERM")
+    parser.add_argument("--submitted", type=float, default=0, help="the part of them that goes by intake")
     parser.add_argument("--journal", type=Path, required=True)
     given = parser.parse_args()
 
     async def run() -> None:
         journal = Journal(given.journal)
-        await Producer(name=given.name, seed=given.seed, rate=given.rate, limit=given.limit, journal=journal).run()
+        await Producer(
+            name=given.name,
+            seed=given.seed,
+            rate=given.rate,
+            limit=given.limit,
+            submitted=given.submitted,
+            journal=journal,
+        ).run()
 
     asyncio.run(run())
 

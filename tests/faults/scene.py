@@ -29,13 +29,15 @@ from callboard.brokers.topology import Names
 from callboard.metadata.contract import Counts, Inspection, Store, WorkerRow, Workers
 from callboard.metadata.errors import StoreUnavailable
 from callboard.metadata.job import Job, State
+from callboard.runtime.job_view import view
 from callboard.runtime.registry import make_broker, make_store
 from callboard.runtime.worker_info import Info, decode_info
 from faults import ledger
-from faults.checker import Evidence, Kill, Verdict, check
+from faults.checker import Evidence, Kill, Pause, Verdict, check
 from faults.fleet import CONNECTED, ENDED, FAST, SERVES, Deployed, Fleet, Member, actor
 from faults.producer import Line, read_journal
 from faults.workload import APP, QUEUES
+from mongo_space import MongoSpace
 from redis_space import RedisSpace
 
 FINAL = [state for state in State if state.final]
@@ -78,12 +80,16 @@ class Scene:
         shares_store: bool = False,
         shares_broker: bool = False,
         settings: Mapping[str, str] = SETTINGS,
+        settle_seconds: float = SETTLE_SECONDS,
     ) -> None:
         self.seed = seed
+        self.settle_seconds = settle_seconds
         self.random = Random(seed)
         self.namespace = f"faults-{uuid4().hex[:12]}"
         self.names = Names(self.namespace)
         self.kills: list[Kill] = []
+        self.pauses: list[Pause] = []
+        self.occurrences: frozenset[str] = frozenset()  # ids of the jobs that schedules have to make
         self.ledger = folder / "ledger"
         self._folder = folder
         self._shares_store = shares_store
@@ -111,16 +117,27 @@ class Scene:
                 self._start(f"{kind}-{number}", actor(kind, app=APP), broker_of)
         self._start("retention", actor("retention", app=APP), broker_of)
 
-    def start_producers(self, *, rate: float, limit: int = 0, broker_of: BrokerOf = lambda name: None) -> None:
-        """Two, with `rate` and `limit` together; without `limit` they go on until `settle`."""
+    def start_producers(
+        self,
+        *,
+        rate: float,
+        limit: int = 0,
+        submitted: float = 0,
+        broker_of: BrokerOf = lambda name: None,
+        environment: Mapping[str, Mapping[str, str]] | None = None,
+    ) -> None:
+        """Two, with `rate` and `limit` together; without `limit` they go on until `settle`. `submitted`: the part of
+        their jobs that they hand to intake. `environment`: of each, by its name."""
         for name in ("producer-1", "producer-2"):
             arguments = ["-m", "faults.producer", "--name", name, "--seed", str(self.seed), "--rate", str(rate / 2)]
-            arguments += ["--limit", str(limit // 2), "--journal", str(self._journal(name))]
-            self._start(name, arguments, broker_of)
+            arguments += ["--limit", str(limit // 2), "--submitted", str(submitted)]
+            arguments += ["--journal", str(self._journal(name))]
+            self._start(name, arguments, broker_of, **(environment or {}).get(name, {}))
 
-    def _start(self, name: str, arguments: Sequence[str], broker_of: BrokerOf) -> None:
-        broker = broker_of(name)
-        self.fleet.start(name, arguments, **({} if broker is None else {"CALLBOARD_BROKER": broker}))
+    def _start(self, name: str, arguments: Sequence[str], broker_of: BrokerOf, **environment: str) -> None:
+        if (broker := broker_of(name)) is not None:
+            environment["CALLBOARD_BROKER"] = broker
+        self.fleet.start(name, arguments, **environment)
 
     @property
     def producers(self) -> list[Member]:
@@ -202,10 +219,10 @@ class Scene:
             producer.stop()
 
     async def _drained(self) -> None:
-        deadline = time.monotonic() + SETTLE_SECONDS
+        deadline = time.monotonic() + self.settle_seconds
         while open_jobs := unfinished(counts := await self.counts()):
             if time.monotonic() > deadline:
-                raise AssertionError(f"{open_jobs} jobs are not final after {SETTLE_SECONDS:g} s: {counts}")
+                raise AssertionError(f"{open_jobs} jobs are not final after {self.settle_seconds:g} s: {counts}")
             await asyncio.sleep(LOOK_SECONDS)
 
     # --- what the handlers and producers wrote ---
@@ -311,18 +328,22 @@ class Scene:
         due = {line.job: int(line.value) for line in self.journals("submitted")}
         verdict = check(
             Evidence(
-                submitted=frozenset(due),
-                accepted=frozenset(line.job for line in self.journals("accepted")),
+                submitted=frozenset(due) | self.occurrences,
+                accepted=frozenset(line.job for line in self.journals("accepted")) | self.occurrences,
                 finals={id: str(job.state) for id, job in finals.items()},
                 ledger=ledger.read(self.ledger),
                 due=due,
                 kills=self.kills,
+                pauses=self.pauses,
                 refused=frozenset(self.refused()),
+                leases_lost=leases_lost(finals.values()),
             )
         )
         print(f"{verdict} | final changed {len(changed)}, seen final before the end {len(self._first_finals)}")
         assert verdict.sound, describe(verdict)
-        assert verdict.accepted == len(due), "a producer that was stopped in order left a job behind"
+        assert verdict.accepted == len(due) + len(self.occurrences), (
+            "a producer that was stopped in order left a job behind"
+        )
         assert not changed, [(self._first_finals[id], finals.get(id)) for id in changed[:3]]
         assert {job.state for job in finals.values()} == {State.COMPLETED}
         assert await self.audit() == []
@@ -356,7 +377,7 @@ class Scene:
             print(self.fleet.tails())
         await self._store.close()
         if self._shares_store:
-            space = RedisSpace(self._store_url)
+            space = (MongoSpace if self._store_url.startswith("mongodb") else RedisSpace)(self._store_url)
             space.namespace = self.namespace
             await space.delete()
         if self._shares_broker:
@@ -373,6 +394,12 @@ class Scene:
 
 def elapsed() -> float:
     return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+def leases_lost(jobs: Iterable[Job]) -> frozenset[tuple[str, str]]:
+    """Each job with each boot that lost it, by the records' own histories."""
+    stalled = [job for job in jobs if job.stalled]
+    return frozenset((job.id, run.worker) for job in stalled for run in view(job).history if run.outcome == "stalled")
 
 
 def unfinished(counts: Mapping[str, Counts]) -> int:
