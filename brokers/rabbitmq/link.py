@@ -47,9 +47,10 @@ def parse_url(url: str) -> URL:
         parsed = URL(url)
         if parsed.scheme not in ("amqp", "amqps") or not parsed.host:
             raise BrokerError("a broker's URL is amqp://user:password@host:port/vhost, or amqps://")
+        parsed = parsed.with_port(parsed.explicit_port)  # read here: yarl would complain of it only where it is used
+        return parsed if "heartbeat" in parsed.query else parsed.update_query(heartbeat=HEARTBEAT_SECONDS)
     except ValueError as error:
         raise BrokerError("the broker's URL cannot be read; is a character in its password not quoted?") from error
-    return parsed if "heartbeat" in parsed.query else parsed.update_query(heartbeat=HEARTBEAT_SECONDS)
 
 
 def masked(url: URL) -> str:
