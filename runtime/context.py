@@ -74,7 +74,10 @@ class Context:
         self._cancelled = False  # one reference: set and read from any thread
 
     def __getitem__(self, name: str) -> Any:
-        """For tasks written for aioq, whose context is a dict: `ctx["worker_id"]`, `ctx["app"]`. Raises KeyError."""
+        """For tasks written for aioq, whose context is a dict: `ctx["worker_id"]`, `ctx["app"]`. What stands for its
+        `ctx["broker"]`, by which jobs are enqueued and looked up, is the app. Raises KeyError."""
+        if name == "broker":
+            return self.app
         if name not in _ITEMS:
             raise KeyError(f"ctx[{name!r:.100}]: known are {', '.join(_ITEMS)}; to add or look up jobs use ctx.app")
         return getattr(self, name)

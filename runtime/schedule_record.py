@@ -10,7 +10,8 @@ A schedule's jobs are made of these bytes alone, so a scheduler needs nothing of
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime
+from contextlib import suppress
+from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any
 
@@ -182,6 +183,18 @@ def first_state(given: Trigger, *, id: str, now: int, since: int | None = None) 
     return encode_state(state), run_at(trigger, state.expected, id)
 
 
+def moved_to(read: ReadSchedule, *, queue: str, task: str) -> NewSchedule:
+    """The same schedule for another queue, which is yet to be resumed."""
+    return NewSchedule(
+        id=read.record.id,
+        queue=queue,
+        trigger=read.record.trigger,
+        definition=msgspec.json.encode(msgspec.structs.replace(read.definition, task=task)),
+        state=read.record.state,
+        next_run=None,
+    )
+
+
 def succeeding(new: NewSchedule, before: ScheduleState, *, now: int) -> NewSchedule:
     """`new`, which begins anew, with the past of the schedule whose place it takes."""
     begun = msgspec.json.decode(new.state, type=ScheduleState)
@@ -228,6 +241,14 @@ def stamp(occurrence: int) -> str:
     moment = from_ms(occurrence)
     fraction = f".{occurrence % 1000:03}" if occurrence % 1000 else ""
     return f"{moment:%Y%m%dT%H%M%S}{fraction}Z"
+
+
+def moment_of(text: str) -> datetime | None:
+    """The moment that `stamp` wrote; None: it is no stamp."""
+    for form in ("%Y%m%dT%H%M%SZ", "%Y%m%dT%H%M%S.%fZ"):
+        with suppress(ValueError):
+            return datetime.strptime(text, form).replace(tzinfo=UTC)
+    return None
 
 
 def occurrence_job(read: ReadSchedule, occurrence: int, *, now: int) -> NewJob:

@@ -17,6 +17,32 @@ from .choices import (
     ThreadPoolExecutor,
 )
 from .errors import ScheduleExists, SchedulerNotRunning, TaskSubmitted
+from .events import (
+    ALL_EVENTS,
+    ALL_TASKS_REMOVED,
+    EXECUTOR_ADDED,
+    EXECUTOR_REMOVED,
+    SCHEDULER_PAUSED,
+    SCHEDULER_RESUMED,
+    SCHEDULER_SHUTDOWN,
+    SCHEDULER_START,
+    STORE_ADDED,
+    STORE_REMOVED,
+    TASK_ADDED,
+    TASK_ERROR,
+    TASK_EXECUTED,
+    TASK_MAX_INSTANCES,
+    TASK_MISSED,
+    TASK_MODIFIED,
+    TASK_REMOVED,
+    TASK_SUBMITTED,
+    EventCode,
+    SchedulerEvent,
+    TaskEvent,
+    TaskExecutionEvent,
+    TaskSubmissionEvent,
+)
+from .farewell import ShutdownTrigger
 from .loggers import ClassicLogging, Loggers
 from .scheduler import AsyncScheduler, Scheduler
 from .task import ScheduledTask
@@ -26,6 +52,24 @@ NativeAsyncIOScheduler = AsyncScheduler
 Task = ScheduledTask
 
 __all__ = [
+    "ALL_EVENTS",
+    "ALL_TASKS_REMOVED",
+    "EXECUTOR_ADDED",
+    "EXECUTOR_REMOVED",
+    "SCHEDULER_PAUSED",
+    "SCHEDULER_RESUMED",
+    "SCHEDULER_SHUTDOWN",
+    "SCHEDULER_START",
+    "STORE_ADDED",
+    "STORE_REMOVED",
+    "TASK_ADDED",
+    "TASK_ERROR",
+    "TASK_EXECUTED",
+    "TASK_MAX_INSTANCES",
+    "TASK_MISSED",
+    "TASK_MODIFIED",
+    "TASK_REMOVED",
+    "TASK_SUBMITTED",
     "AndTrigger",
     "AsyncIOExecutor",
     "AsyncIOScheduler",
@@ -34,6 +78,7 @@ __all__ = [
     "CronTrigger",
     "DateTrigger",
     "DebugExecutor",
+    "EventCode",
     "ExecutorChoice",
     "IntervalTrigger",
     "Loggers",
@@ -46,12 +91,17 @@ __all__ = [
     "ScheduleExists",
     "ScheduledTask",
     "Scheduler",
+    "SchedulerEvent",
     "SchedulerNotRunning",
+    "ShutdownTrigger",
     "StoreChoice",
     "Task",
+    "TaskEvent",
+    "TaskExecutionEvent",
     "TaskInfo",
     "TaskPreview",
     "TaskScheduleState",
+    "TaskSubmissionEvent",
     "TaskSubmitted",
     "ThreadPoolExecutor",
 ]

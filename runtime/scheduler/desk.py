@@ -12,7 +12,7 @@ from ...metadata.schedules import Schedules
 from ..errors import InvalidJob, UnknownSchedule
 from ..repeatable_info import read_all
 from ..repeatables import ScheduleName
-from ..schedule_record import ReadSchedule, manual_job
+from ..schedule_record import ReadSchedule, manual_job, moved_to
 from ..task_info import TaskInfo, TaskPreview, task_info
 from ..triggers import Trigger, preview
 from ..triggers.grid import from_ms
@@ -60,6 +60,21 @@ class TaskDesk:
     async def reschedule(self, schedule: ScheduleName, trigger: Trigger) -> None:
         queue, read = await self._find(schedule)
         await queue.reschedule_repeatable(read.record.id, trigger=trigger)
+
+    async def move(self, schedule: ScheduleName, *, to: str, task: str) -> None:
+        """To another queue, whose jobs are of `task`. Raises InvalidJob if that has a schedule of this id which is not
+        what a move left that was cut off: such a one is paused."""
+        queue, read = await self._find(schedule)
+        target, id = self._app.queue(to), read.record.id
+        (there,) = await self._app.connections.store.get(Schedules).get(to, [id])
+        if there is not None and not there.paused:
+            raise InvalidJob(f"queue {to!r} has another schedule {id!r:.100}; remove one of the two")
+        # Without a next run nothing fires before it is paused; paused, it may be there beside the one that it replaces.
+        await target.upsert_schedules([moved_to(read, queue=to, task=task)])
+        await target.pause_repeatable(id)
+        await queue.remove_repeatable(id)
+        if not read.record.paused:
+            await target.resume_repeatable(id)
 
     async def remove(self, schedule: ScheduleName) -> str:
         """Its id."""

@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 from ..app import Callboard
 from .bridge import LoopThread, at_once, running_loop
+from .events import EventCode
 from .house import House
 from .loggers import Loggers
 from .task import ScheduledTask
@@ -18,11 +19,22 @@ Tasks = Callable[[str], Sequence[ScheduledTask]]
 
 
 class Engine:
-    """From `start` or `start_async` to `stop` or `stop_async`, once. `tasks`: those to be submitted, by store."""
+    """From `start` or `start_async` to `stop` or `stop_async`, once. `tasks`: those to be submitted, by store;
+    `last_tasks`: those to be run at the end."""
 
-    def __init__(self, houses: Mapping[str, House], tasks: Tasks, *, paused: bool, loggers: Loggers, name: str) -> None:
+    def __init__(
+        self,
+        houses: Mapping[str, House],
+        tasks: Tasks,
+        *,
+        last_tasks: Tasks,
+        paused: bool,
+        loggers: Loggers,
+        name: str,
+    ) -> None:
         self.houses = houses
         self._tasks = tasks
+        self._last_tasks = last_tasks
         self._paused = paused
         self._logger = loggers[name]
         self._name = name
@@ -106,6 +118,7 @@ class Engine:
         failures: list[Exception] = []
         starting = [task for task in self._background if task is not asyncio.current_task()]
         await asyncio.gather(*starting, return_exceptions=True)
+        await asyncio.gather(*(house.run_last(self._last_tasks(house.alias)) for house in self.houses.values()))
         for house in self.houses.values():
             try:
                 await house.close(wait=wait)
@@ -134,6 +147,17 @@ class Engine:
             self._logger.error("the scheduler could not be started or stopped", exc_info=error)
 
     # --- what is asked of it ---
+
+    def listen(self, codes: EventCode) -> None:
+        """In the thread of a loop that reaches a server it begins soon after."""
+        assert self._loop is not None  # it was started
+        for house in self.houses.values():
+            if running_loop() is not self._loop:
+                asyncio.run_coroutine_threadsafe(house.listen(codes), self._loop).result()
+            elif house.shared:
+                self._in_background(house.listen(codes), self._loop)
+            else:
+                at_once(house.listen(codes))
 
     def pause(self) -> None:
         self._paused = True

@@ -10,22 +10,24 @@ from __future__ import annotations
 import asyncio
 import functools
 import inspect
+import secrets
 from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
 from typing import Any
 
 import msgspec
 
-from ...metadata.contract import Ready
+from ...metadata.contract import Jobs, Ready
 from ...metadata.schedule import NewSchedule
 from ...metadata.schedules import Schedules
 from ..actor import Actor, Options
 from ..app import Callboard
 from ..connections import Connections
 from ..deployment import Deployment
-from ..errors import ConfigurationError
+from ..errors import ConfigurationError, ResultTimeout
 from ..options import CallOptions, ExecutorName
 from ..registry import find_actor, store_class
+from ..schedule_record import MANUAL
 from ..task import Task, default_name
 from ..triggers.daylight import zone_of
 from ..wire import Command
@@ -34,6 +36,8 @@ from .choices import ExecutorChoice, ExecutorKind
 from .configuration import DEFAULT_ALIAS, Configuration
 from .desk import TaskDesk
 from .errors import ScheduleExists
+from .events import EventCode
+from .listeners import Hearing, Listeners
 from .loggers import Loggers
 from .task import ScheduledTask
 
@@ -56,6 +60,7 @@ class House:
         loggers: Loggers,
         scheduler_logger: str,
         grace_seconds: float,
+        listeners: Listeners,
     ) -> None:
         self.app = app
         self.alias = alias
@@ -66,6 +71,8 @@ class House:
         self._loggers = loggers
         self._scheduler_logger = scheduler_logger
         self._grace_seconds = grace_seconds
+        self._listeners = listeners
+        self._hearing: Hearing | None = None
         self._deployments: dict[asyncio.Task[None], Deployment] = {}
         self._served: dict[str, ExecutorChoice] = {}
         self._scheduling: Deployment | None = None
@@ -80,6 +87,14 @@ class House:
         await self.app.open()
         self._open = True
         self._loggers[f"callboard.stores.{self.alias}"].info("open")
+        await self.listen(self._listeners.wanted)
+
+    async def listen(self, codes: EventCode) -> None:
+        if not self._open:
+            return  # `open` sees to it
+        if self._hearing is None:
+            self._hearing = Hearing(self.app.connections, store=self.alias, tell=self._listeners.tell)
+        await self._hearing.listen(codes)
 
     def start(self, *, paused: bool) -> None:
         """Run the actors. It must be open."""
@@ -126,6 +141,8 @@ class House:
         finally:
             if self._open:
                 self._open = False
+                if self._hearing is not None:
+                    await self._hearing.close()
                 await self.app.close()
                 self._loggers[f"callboard.stores.{self.alias}"].info("closed")
         for failure in ended:
@@ -204,6 +221,32 @@ class House:
         """Make a task of its function. Raises ConfigurationError, SignatureInvalid."""
         self._place(task)
         self._name(task)
+
+    async def record_last(self, app: Callboard, task: ScheduledTask) -> Ready:
+        """A job of a task that runs at the end."""
+        queue, _ = self._place(task)
+        options = CallOptions.parse(job_id=f"{task.id}@{MANUAL}{secrets.token_hex(8)}")
+        job = app.new_job(self._name(task), task.args, task.kwargs, options, queue=queue)
+        (answer,) = await app.connections.store.get(Jobs).enqueue([job], now=job.created_at, grace=app.settings.grace)
+        return Ready(queue, answer.id, answer.dispatch, job.priority, job.payload)
+
+    async def run_last(self, tasks: Sequence[ScheduledTask]) -> None:
+        """Run these, and wait for their ends where a worker is here, within the grace."""
+        if not self._running:
+            return
+        ready = [await self.record_last(self.app, task) for task in tasks if not task.begins_paused]
+        if not ready:
+            return
+        await self.app.connections.dispatcher.send(ready)
+        if any(actor.kind == "worker" for actor in self._actors):
+            ends = (self.app.queue(job.queue).handle(job.id).result(self._grace_seconds) for job in ready)
+            for end in await asyncio.gather(*ends, return_exceptions=True):
+                if isinstance(end, ResultTimeout):  # that one failed its worker has told
+                    self._loggers[self._scheduler_logger].warning("not waited for any longer: %s", end)
+
+    def task_name_of(self, task: ScheduledTask) -> str:
+        """Under which it was registered."""
+        return self._name(task)
 
     def _new(self, app: Callboard, task: ScheduledTask) -> NewSchedule:
         queue, _ = self._place(task)

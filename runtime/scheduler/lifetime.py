@@ -16,8 +16,18 @@ from .asgi import Asgi, AsgiApp
 from .configuration import DEFAULT_ALIAS, Configuration, configure
 from .engine import Engine
 from .errors import SchedulerNotRunning
+from .events import (
+    ALL_EVENTS,
+    SCHEDULER_PAUSED,
+    SCHEDULER_RESUMED,
+    SCHEDULER_SHUTDOWN,
+    SCHEDULER_START,
+    EventCode,
+    SchedulerEvent,
+)
 from .house import ACTORS, House
 from .houses import make_houses
+from .listeners import Callback, Listeners
 from .loggers import Loggers
 from .task import ScheduledTask
 
@@ -55,6 +65,7 @@ class Lifetime:
         self.loggers = loggers_class()
         self.logger_name = "callboard.schedulers" + (f".{logger_name}" if logger_name else "")
         self.logger = self.loggers[self.logger_name]
+        self.listeners = Listeners(self.logger)
         self._settings = {"broker": broker, "namespace": namespace}
         self._actors = tuple(actors)
         self._isolated = isolated_event_loop
@@ -116,6 +127,7 @@ class Lifetime:
         self._paused = True
         self._started.pause()
         self.logger.info("paused")
+        self.listeners.tell(SchedulerEvent(code=SCHEDULER_PAUSED))
 
     def resume(self) -> None:
         """Fire again; what became due meanwhile is treated as its policy says."""
@@ -123,6 +135,18 @@ class Lifetime:
         self._paused = False
         self._started.resume()
         self.logger.info("resumed")
+        self.listeners.tell(SchedulerEvent(code=SCHEDULER_RESUMED))
+
+    def add_listener(self, callback: Callback, mask: int = ALL_EVENTS) -> None:
+        """Call `callback(event)` for what `events` lists and `mask` has, in the thread where it happens, or the loop's:
+        it must not wait for long. What it raises is logged. Raises BrokerUnavailable where the broker is away.
+        """
+        self.listeners.add(callback, mask)
+        if self._engine is not None:
+            self._engine.listen(EventCode(mask))
+
+    def remove_listener(self, callback: Callback) -> None:
+        self.listeners.remove(callback)
 
     def asgi(self, app: AsgiApp | None = None, handle_lifespan: bool = False, wait: bool = False) -> Any:
         """An ASGI app around `app` that starts the scheduler in its lifespan and stops it in the end. Without `app`: a
@@ -156,6 +180,7 @@ class Lifetime:
                 except BaseException:
                     self._engine = None
                     raise
+                self.listeners.tell(SchedulerEvent(code=SCHEDULER_START))
             self._entered += 1
             return self._entered == 1
 
@@ -171,6 +196,7 @@ class Lifetime:
                 except BaseException:
                     self._engine = None
                     raise
+                self.listeners.tell(SchedulerEvent(code=SCHEDULER_START))
             self._entered += 1
             return self._entered == 1
 
@@ -190,8 +216,12 @@ class Lifetime:
         if engine is None:
             return False
         await engine.stop_async(wait=wait)
-        self.logger.info("shut down")
+        self._told_of_shutdown()
         return True
+
+    def _told_of_shutdown(self) -> None:
+        self.logger.info("shut down")
+        self.listeners.tell(SchedulerEvent(code=SCHEDULER_SHUTDOWN))
 
     def _begin(self, *, paused: bool) -> Engine:
         def make(app: Callboard, alias: str) -> House:
@@ -203,13 +233,21 @@ class Lifetime:
                 loggers=self.loggers,
                 scheduler_logger=self.logger_name,
                 grace_seconds=self._grace_seconds,
+                listeners=self.listeners,
             )
 
         self._paused = paused
         with self._lock:
             tasks = dict(self._tasks)
         houses = make_houses(self.app, tasks, configuration=self._configuration, settings=self._settings, make=make)
-        engine = Engine(houses, self._tasks_of, paused=paused, loggers=self.loggers, name=self.logger_name)
+        engine = Engine(
+            houses,
+            self._tasks_of,
+            last_tasks=self._last_tasks,
+            paused=paused,
+            loggers=self.loggers,
+            name=self.logger_name,
+        )
         self._engine = engine  # before it starts, for tasks that run at once may ask for it
         self.logger.info("starting%s", ", paused" if paused else "")
         return engine
@@ -217,8 +255,14 @@ class Lifetime:
     # --- what the methods stand on ---
 
     def _tasks_of(self, alias: str) -> list[ScheduledTask]:
+        """To be kept in that store."""
         with self._lock:
-            return [task for (store, _), task in self._tasks.items() if store == alias]
+            return [task for (store, _), task in self._tasks.items() if store == alias and not task.at_shutdown]
+
+    def _last_tasks(self, alias: str | None = None) -> list[ScheduledTask]:
+        """To be run when this scheduler shuts down."""
+        with self._lock:
+            return [task for (store, _), task in self._tasks.items() if alias in (None, store) and task.at_shutdown]
 
     def _require_running(self, wanted: str) -> None:
         if not self.running:

@@ -14,9 +14,10 @@ from ..task_info import TaskInfo, TaskScheduleState
 from ..triggers import AnyOf, At, Cron, Every, Policy, Trigger, TriggerInvalid
 from ..triggers.aliases import alias_of, description_of, moment_in, trigger_of
 from .configuration import Configuration
+from .farewell import SHUTDOWN, ShutdownTrigger
 
 if TYPE_CHECKING:
-    from .scheduler import BaseScheduler
+    from .tasks import BaseScheduler
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -34,7 +35,8 @@ class ScheduledTask:
     changed. Without a function it is a decorator.
 
     fn                      a function, a task of the app, or the registered name of one
-    trigger                 a trigger, or an alias (interval, cron, date, and, or) and its arguments; None: once, now
+    trigger                 a trigger, or an alias (interval, cron, date, and, or) and its arguments; None: once, now;
+                            `shutdown`: when the scheduler shuts down
     id                      stable, chosen by you; default: the task's name, numbered where several have it
     mistrigger_grace_time   seconds after which a late occurrence is missed; None: never. Also misfire_grace_time
     coalesce, max_instances, overlap, catch_up, max_queued          as in `Policy`
@@ -46,7 +48,7 @@ class ScheduledTask:
     def __init__(
         self,
         fn: Function | None = None,
-        trigger: Trigger | str | None = None,
+        trigger: Trigger | ShutdownTrigger | str | None = None,
         args: Sequence[Any] | None = None,
         kwargs: Mapping[str, Any] | None = None,
         *,
@@ -104,6 +106,12 @@ class ScheduledTask:
             overlap=self.overlap, catch_up=self.catch_up, max_queued=self.max_queued,
             next_run_time=self.first_run_time, executor=self.executor, store=self.store, **self.trigger_args,
         )  # fmt: skip
+        return copied
+
+    def copy_to(self, executor: str) -> ScheduledTask:
+        """The same for another executor."""
+        copied = self.copy(self.task_name if self.fn is None else self.fn)
+        copied.executor = executor
         return copied
 
     # --- once it was added ---
@@ -191,17 +199,30 @@ class ScheduledTask:
     def begins_paused(self) -> bool:
         return self.first_run_time is None
 
+    @property
+    def at_shutdown(self) -> bool:
+        """In no store, ever. Once it was settled."""
+        return isinstance(self.trigger, ShutdownTrigger)
+
     def settle(self, configuration: Configuration, *, now: datetime) -> None:
         """Check everything that can be checked without a store, and make a trigger of an alias. Raises TriggerInvalid,
         ConfigurationError."""
         if self.fn is not None and not isinstance(self.fn, str | Task) and not callable(self.fn):
             raise InvalidJob(f"fn must be a function, a task or the name of one, not {self.fn!r:.100}")
+        if self.at_shutdown or self.trigger == SHUTDOWN.alias:
+            if self.trigger_args or isinstance(self.first_run_time, str | datetime):
+                reason = "takes no arguments and no next_run_time but None"
+                raise TriggerInvalid(member="trigger", value=SHUTDOWN.alias, reason=reason)
+            self.trigger = SHUTDOWN
+            self.policy(configuration)
+            return
         if self.trigger is None or (self.trigger == "date" and not self.trigger_args):
             if self.trigger is None and self.trigger_args:
                 raise TriggerInvalid(
                     member="trigger", value=None, reason=f"is missing for {', '.join(self.trigger_args)}"
                 )
             self.trigger = At(now)
+        assert not isinstance(self.trigger, ShutdownTrigger)  # see above
         self.trigger = trigger_of(self.trigger, self.trigger_args, timezone=configuration.zone)
         self.trigger_args = {}
         if isinstance(self.first_run_time, str | datetime):
@@ -215,7 +236,7 @@ class ScheduledTask:
         first = self.first_run_time
         return first_run_at(self.trigger, first) if isinstance(first, datetime) else self.trigger
 
-    def retrigger(self, trigger: Trigger | str | None) -> None:
+    def retrigger(self, trigger: Trigger | ShutdownTrigger | str | None) -> None:
         """Of what is in no store yet: the first run that was wanted of the old trigger goes with it."""
         self.trigger = trigger
         if not self.begins_paused:
@@ -226,20 +247,26 @@ class ScheduledTask:
         given["misfire_grace"] = self.mistrigger_grace_time
         return configuration.defaults.policy({name: value for name, value in given.items() if value is not UNSET})
 
-    def pending_info(self, configuration: Configuration) -> TaskInfo:
-        trigger, policy = self.settled_trigger(), self.policy(configuration)
-        paused = self.begins_paused
+    def pending_info(self, configuration: Configuration, *, started: bool = False) -> TaskInfo:
+        """Of what is in no store, or not yet."""
+        policy = self.policy(configuration)
+        if isinstance(self.trigger, ShutdownTrigger):
+            kind, alias, description = type(self.trigger).__name__, SHUTDOWN.alias, SHUTDOWN.description
+        else:
+            trigger = self.settled_trigger()
+            kind, alias, description = type(trigger).__name__, alias_of(trigger), description_of(trigger)
+        state = TaskScheduleState.SCHEDULED if started else TaskScheduleState.PENDING
         return TaskInfo(
             id=self._named,
             name=self.name or self.task_name,
             callable_name=self.task_name.rpartition(".")[2],
             callable_reference=self.task_name,
-            trigger_alias=alias_of(trigger),
-            trigger_name=type(trigger).__name__,
-            trigger_description=description_of(trigger),
+            trigger_alias=alias,
+            trigger_name=kind,
+            trigger_description=description,
             executor=self.executor or "default",
             store_alias=self.store or "default",
-            schedule_state=TaskScheduleState.PAUSED if paused else TaskScheduleState.PENDING,
+            schedule_state=TaskScheduleState.PAUSED if self.begins_paused else state,
             next_run_time=None,
             coalesce=policy.coalesce,
             max_instances=policy.max_instances,

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from callboard import Context
+from callboard import Context, Queue
 from callboard.runtime.scheduler import (
     AsyncIOExecutor,
     AsyncIOScheduler,
@@ -104,6 +104,7 @@ async def test_the_cron_page_of_aioq(place: Place) -> None:
 
         @app.cron("* * * * * *", queue="reports")
         async def cleanup_old_jobs(ctx):  # type: ignore[no-untyped-def]
+            assert ctx["broker"] is ctx["app"]
             seen.append((ctx["worker_id"], ctx["app"]))
 
         @app.cron("0 9 * * 1-5", queue="reports", name="daily")
@@ -120,3 +121,39 @@ async def test_the_cron_page_of_aioq(place: Place) -> None:
         ]
         worker_id, its_app = seen[0]
         assert (len(worker_id), its_app) == (32, app)
+
+
+@pytest.mark.parametrize("place", ["memory", "rabbitmq+redis"], indirect=True)
+async def test_the_schedulers_page_of_asyncmq(place: Place) -> None:
+    async with place.open(scan_interval=2.0) as app:
+        queue = Queue("maintenance", app, concurrency=4)
+        await queue.enqueue_delayed({"task_id": "maintenance.check"}, run_at=time.time() + 3600)
+        await queue.add("maintenance.check", delay=3600)
+        assert len(await queue.get_delayed()) == len(await queue.list_delayed()) == 2
+        assert await queue.get_job_counts("waiting", "delayed", "completed", "failed") == {
+            **{"waiting": 0, "delayed": 2, "completed": 0, "failed": 0}
+        }
+        queue.add_repeatable("maintenance.cleanup_tmp", every=300)
+        next_run = await queue.upsert_repeatable(
+            "billing.send_statement", cron="0 7 * * 1", kwargs={"region": "eu"}, retries=3
+        )
+        assert next_run is not None
+        assert next_run > time.time()
+        await queue.upsert_repeatable("maintenance.rotate_keys", cron="0 2 * * 0", kwargs={"scope": "prod"}, retries=5)
+        await queue.upsert_repeatable("reporting.rebuild", every=900, kwargs={"tenant": "acme"})
+        shown = {"task_id": "reporting.rebuild", "every": 900, "kwargs": {"tenant": "acme"}}
+        await queue.pause_repeatable(shown)
+        records = await queue.list_repeatables()
+        assert [(record.id, record.paused) for record in records] == [
+            ("billing.send_statement", False),
+            ("maintenance.rotate_keys", False),
+            ("reporting.rebuild", True),
+        ]
+        assert records[0].next_run == next_run
+        resumed = await queue.resume_repeatable(shown)
+        assert resumed is not None
+        assert resumed > time.time()
+        assert await queue.remove_repeatable(shown)
+        assert not await queue.remove_repeatable(shown)
+        assert await queue.count_repeatables() == 2
+        await queue.obliterate()

@@ -17,7 +17,7 @@ def made() -> Context:
 def test_a_context_answers_like_the_dict_of_aioq() -> None:
     context = made()
     assert (context["worker_id"], context["job_id"], context["queue"]) == ("w1", "job-1", "mail")
-    for unknown in ("broker", "_report"):
+    for unknown in ("redis", "_report"):
         with pytest.raises(KeyError, match=rf"{unknown}.*worker_id.*ctx\.app"):
             context[unknown]
 
