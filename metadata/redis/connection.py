@@ -181,8 +181,8 @@ def _operands(key: bytes, packed: bytes) -> bytes:
 
 def _asked(route: Route, keys: Sequence[str], commands: Sequence[bytes]) -> Awaitable[list[Any]]:
     if len(keys) == 1:
-        return route.node_of(keys[0]).pipe.ask(commands)
-    return _spread(route, keys, commands, lambda node, ours: node.pipe.ask(ours))
+        return route.node_of(keys[0]).ask(commands)
+    return _spread(route, keys, commands, lambda node, ours: node.ask(ours))
 
 
 async def _spread(

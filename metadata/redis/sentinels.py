@@ -64,7 +64,7 @@ class SentinelRoute:
         server that was made a replica is given up here."""
         if not isinstance(error, ReadOnlyError):
             return False
-        self._node.pipe.drop()
+        self._node.drop()
         await self._connections.disconnect(inuse_connections=False)
         return True
 
