@@ -1,5 +1,5 @@
-"""The Lua scripts: `record.lua`, and other parts where they are needed, in front of each operation's own file; known to
-the server by their SHA1."""
+"""The Lua scripts: shared parts, `head.lua` first, in front of each operation's own file; known to the server by their
+SHA1."""
 
 from __future__ import annotations
 
@@ -11,8 +11,15 @@ from types import MappingProxyType
 
 from msgspec import Struct
 
-_SHARED = "record.lua"
+_HEAD, _SHARED = "head.lua", "record.lua"
+_QUICK = ("enqueue", "claim", "finish")  # these have a quick part between the two
 _SCHEDULES = ("timetable.lua",)
+
+
+def _quick(name: str) -> str:
+    return f"quick_{name}.lua"
+
+
 _PARTS: Mapping[str, tuple[str, ...]] = {
     "enqueue": ("admission.lua",),
     "fire": ("admission.lua", "timetable.lua"),
@@ -24,7 +31,12 @@ _PARTS: Mapping[str, tuple[str, ...]] = {
     "resume_schedules": _SCHEDULES,
     "upsert_schedules": _SCHEDULES,
 }
-_NO_SCRIPTS = {_SHARED, *(part for parts in _PARTS.values() for part in parts)}
+_NO_SCRIPTS = {
+    _HEAD,
+    _SHARED,
+    *(_quick(name) for name in _QUICK),
+    *(part for parts in _PARTS.values() for part in parts),
+}
 
 
 class Script(Struct, frozen=True):
@@ -34,14 +46,16 @@ class Script(Struct, frozen=True):
 
 
 @cache
-def read_scripts() -> Mapping[str, Script]:
-    """By name of the operation. Texts are constant: data reach a script only as KEYS and ARGV."""
+def read_scripts(*, quick: bool = True) -> Mapping[str, Script]:
+    """By name of the operation. Texts are constant: data reach a script only as KEYS and ARGV. `quick` False leaves the
+    quick parts out, which changes no answer."""
     folder = files(__package__)
     scripts = {}
     for file in folder.iterdir():
         if file.name.endswith(".lua") and file.name not in _NO_SCRIPTS:
             name = file.name.removesuffix(".lua")
-            parts = (_SHARED, *_PARTS.get(name, ()), file.name)
+            ahead = (_HEAD, _quick(name)) if quick and name in _QUICK else (_HEAD,)
+            parts = (*ahead, _SHARED, *_PARTS.get(name, ()), file.name)
             text = "\n".join(folder.joinpath(part).read_text("utf-8") for part in parts)
             scripts[name] = Script(name, text, hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest())
     return MappingProxyType(scripts)
