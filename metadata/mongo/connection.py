@@ -17,7 +17,7 @@ from bson.codec_options import CodecOptions, TypeDecoder, TypeRegistry
 from bson.int64 import Int64
 from msgspec import Struct
 from pymongo import AsyncMongoClient, DeleteMany, DeleteOne, InsertOne, ReplaceOne, UpdateMany, UpdateOne
-from pymongo.errors import BulkWriteError, InvalidOperation
+from pymongo.errors import BulkWriteError, InvalidOperation, OperationFailure
 from pymongo.read_concern import ReadConcern
 from pymongo.read_preferences import ReadPreference
 from pymongo.write_concern import WriteConcern
@@ -32,6 +32,7 @@ Statement = UpdateOne | UpdateMany | DeleteOne | DeleteMany | ReplaceOne[Documen
 
 ONE_TRIP = 1_000  # documents that come with the first answer, as far as they fit in 16 MB; the server's default is 101
 LAYOUT = 1  # of documents; a number that changes when older versions could not read them
+INDEX_NOT_FOUND = 27
 WTIMEOUT = 5_000  # ms for a majority to acknowledge a write
 
 
@@ -220,6 +221,16 @@ class MongoConnection:
         if indexes:
             async with self._guarded():
                 await self._open_collection().create_indexes(list(indexes))
+
+    async def drop_indexes(self, names: Sequence[str]) -> None:
+        """Those that another process drops at the same time, too."""
+        for name in names:
+            async with self._guarded():
+                try:
+                    await self._open_collection().drop_index(name)
+                except OperationFailure as error:
+                    if error.code != INDEX_NOT_FOUND:
+                        raise
 
     async def index_information(self) -> Mapping[str, Any]:
         async with self._guarded():

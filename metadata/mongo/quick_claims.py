@@ -27,7 +27,7 @@ from .names import DUE, SENT, job_name
 from .standing import Standing, Standings
 from .work import in_time, watermarks
 
-FRESH = 1_000  # ms: of a younger job nobody has noted yet that it was sent
+FRESH = 100  # ms: of a younger job nobody has noted yet that it was sent, which is done ten times a second
 FEW = 4  # tickets that are tried unseen whatever their age: who has no more of them is idle
 MOMENTS = 4  # at which the jobs of a batch were made: each is a statement, and more cost more than a look
 _FIELDS = {

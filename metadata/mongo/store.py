@@ -24,7 +24,7 @@ from .address import DATABASE, Address, parse
 from .connection import MongoConnection
 from .control import MongoDeduplicating, MongoQueueControl, MongoRetention
 from .delays import MongoDelays
-from .indexes import INDEXES
+from .indexes import FORMER, INDEXES
 from .inspection import MongoInspection
 from .jobs import MongoJobs
 from .leases import MongoLeases
@@ -119,6 +119,7 @@ class MongoStore:
         try:
             known = await self._connection.index_information()
             await self._connection.create_indexes([index.model() for index in INDEXES if index.name not in known])
+            await self._connection.drop_indexes(sorted(FORMER & known.keys()))
             facts = await read_facts(self._connection)
             refusals = [check.message for check in findings(facts) if check.refuse]
             if refusals:

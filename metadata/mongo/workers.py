@@ -20,6 +20,10 @@ from .work import ROUNDS, Work, pause
 _NOW = {"$toLong": "$$NOW"}
 
 
+def _held_by(boot: str) -> Document:
+    return {"state": State.ACTIVE.value, "owner": boot}
+
+
 class MongoWorkers:
     def __init__(self, connection: MongoConnection, standings: Standings) -> None:
         self._connection = connection
@@ -63,7 +67,7 @@ class MongoWorkers:
     async def leave(self, boot: str, queues: Sequence[str]) -> None:
         if not queues:
             return
-        busy = await self._connection.distinct("queue", {"queue": {"$in": list(queues)}, "owner": boot})
+        busy = await self._connection.distinct("queue", {"queue": {"$in": list(queues)}, **_held_by(boot)})
         names = [row_name(queue, boot) for queue in queues if queue not in busy]
         statements: list[Statement] = [
             UpdateMany({"name": {"$in": names}, "dead": {"$ne": None}}, {"$set": {"state": DEAD_WORKER}}),
@@ -82,7 +86,7 @@ class MongoWorkers:
             self._connection.find({"queue": some, "state": WORKER}),
             self._connection.aggregate(
                 [
-                    {"$match": {"queue": some, "owner": {"$exists": True}}},
+                    {"$match": {"queue": some, "state": State.ACTIVE.value}},
                     {"$group": {"_id": {"queue": "$queue", "owner": "$owner"}, "active": {"$sum": 1}}},
                 ]
             ),
@@ -106,7 +110,7 @@ class MongoWorkers:
         await self._connection.write(
             [
                 UpdateMany(
-                    {"queue": queue, "owner": boot, "lost": None},
+                    {"queue": queue, **_held_by(boot), "lost": None},
                     {"$set": {"lost": True, "revision": self._connection.revision()}},
                 )
             ]
@@ -137,7 +141,7 @@ class MongoWorkers:
         for turn in range(ROUNDS):
             rows, found = await asyncio.gather(
                 self._connection.find({"name": name}, {"_id": 0, "dead": 1, "clock": _NOW}, limit=1),
-                self._connection.find({"queue": queue, "owner": boot}, projection(ALL), limit=left + 1),
+                self._connection.find({"queue": queue, **_held_by(boot)}, projection(ALL), limit=left + 1),
             )
             if not rows or "dead" not in rows[0]:
                 return Stalled([], [], False)

@@ -32,6 +32,7 @@ from callboard.metadata.contract import (
 from callboard.metadata.errors import StoreError, StoreRefused, StoreUnavailable
 from callboard.metadata.job import Deduplication, Keep, NewJob, State
 from callboard.metadata.mongo import MongoStore
+from callboard.metadata.mongo.indexes import INDEXES
 from callboard.metadata.mongo.names import job_name
 from callboard.metadata.mongo.record import LEAN
 from callboard.metadata.mongo.schedules import MongoSchedules, _packed
@@ -248,6 +249,25 @@ async def test_a_missing_index_is_made_again_when_the_store_is_opened(store: Mon
     await other.open()
     assert "mongodb-index" not in [check.name for check in await other.check()]
     await other.close()
+
+
+async def test_the_indexes_of_the_former_version_are_replaced(store: MongoStore, space: MongoSpace) -> None:
+    await _enqueue(store, "job")
+    with MongoClient[dict[str, Any]](space.url) as client:
+        jobs = client[space.database][f"{space.namespace}.jobs"]
+        jobs.drop_index("list")
+        jobs.create_index([("queue", 1), ("state", 1), ("at", 1)], name="state")
+        jobs.create_index(
+            [("queue", 1), ("owner", 1)], name="owner", partialFilterExpression={"owner": {"$exists": True}}
+        )
+        peers = [space.store(), space.store()]
+        await asyncio.gather(*(peer.open() for peer in peers))
+        assert jobs.index_information().keys() - {"_id_"} == {index.name for index in INDEXES}
+    await _beat(peers[0])
+    assert await _claim(peers[1], "job") == ["job"]
+    for peer in peers:
+        assert "mongodb-index" not in [check.name for check in await peer.check()]
+        await peer.close()
 
 
 async def test_a_unique_index_of_another_shape_is_refused_by_name(space: MongoSpace) -> None:
