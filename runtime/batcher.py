@@ -59,7 +59,7 @@ class Batcher(Generic[Item, Answer]):
         self._waiting: deque[_Submission[Item, Answer]] = deque()
         self._size = 0
         self._calls: set[asyncio.Task[None]] = set()
-        self._scheduled = False
+        self._beginning = False  # a call is there that has not taken its items yet
         self._room = asyncio.Event()
         self._room.set()
 
@@ -92,38 +92,42 @@ class Batcher(Generic[Item, Answer]):
             await asyncio.sleep(0)  # for the next calls to begin
 
     def _schedule(self) -> None:
-        if not self._scheduled and self._waiting and len(self._calls) < self._window:
-            self._scheduled = True
-            asyncio.get_running_loop().call_soon(self._flush)
+        """A call that begins with the next tick of the loop, and takes what is there by then."""
+        if self._waiting and not self._beginning and len(self._calls) < self._window:
+            self._beginning = True
+            self._calls.add(asyncio.get_running_loop().create_task(self._serve()))
 
-    def _flush(self) -> None:
-        self._scheduled = False
-        while self._waiting and len(self._calls) < self._window:
-            batch: list[Item] = []
-            parts: list[_Part[Item, Answer]] = []
-            while self._waiting and len(batch) < self._limit:
-                submission = self._waiting[0]
-                if submission.future.done():  # its caller was cancelled, or an earlier part of it failed
-                    self._size -= len(submission.items) - submission.taken
-                    self._waiting.popleft()
-                    continue
-                part = submission.items[submission.taken : submission.taken + self._limit - len(batch)]
-                batch.extend(part)
-                parts.append((submission, submission.taken, len(part)))
-                submission.taken += len(part)
-                self._size -= len(part)
-                if submission.taken == len(submission.items):
-                    self._waiting.popleft()
+    async def _serve(self) -> None:
+        self._beginning = False
+        try:
+            batch, parts = self._take()
+            self._schedule()
             if batch:
-                task = asyncio.get_running_loop().create_task(self._run(batch, parts))
-                self._calls.add(task)
-                task.add_done_callback(self._ended)
+                await self._run(batch, parts)
+        finally:
+            # By itself, not by a callback: the next call begins a tick sooner, behind those who were answered just now.
+            self._calls.discard(asyncio.current_task())  # type: ignore[arg-type]
+            self._schedule()
+
+    def _take(self) -> tuple[list[Item], list[_Part[Item, Answer]]]:
+        batch: list[Item] = []
+        parts: list[_Part[Item, Answer]] = []
+        while self._waiting and len(batch) < self._limit:
+            submission = self._waiting[0]
+            if submission.future.done():  # its caller was cancelled, or an earlier part of it failed
+                self._size -= len(submission.items) - submission.taken
+                self._waiting.popleft()
+                continue
+            part = submission.items[submission.taken : submission.taken + self._limit - len(batch)]
+            batch.extend(part)
+            parts.append((submission, submission.taken, len(part)))
+            submission.taken += len(part)
+            self._size -= len(part)
+            if submission.taken == len(submission.items):
+                self._waiting.popleft()
         if self._size < self._capacity // 2:
             self._room.set()
-
-    def _ended(self, task: asyncio.Task[None]) -> None:
-        self._calls.discard(task)
-        self._schedule()
+        return batch, parts
 
     async def _run(self, batch: list[Item], parts: list[_Part[Item, Answer]]) -> None:
         try:
