@@ -31,6 +31,7 @@ from ..runtime.claims import Claims
 from ..runtime.errors import ConfigurationError
 from ..runtime.heart import Heart
 from ..runtime.inflow import Inflow
+from ..runtime.pace import pace_of
 from ..runtime.run import Interruption
 from ..runtime.runs import Runs
 from ..runtime.spare import HAND_ON_SECONDS, Spare
@@ -57,7 +58,9 @@ class Worker(Actor):
         if not self._queues:
             raise ConfigurationError("the app has no task, so its worker has no queue to serve; name one with --queue")
         self._boot = secrets.token_hex(16)
-        self._backlog = Backlog(self._queues, stage.options.weights)
+        # Queues that nobody put in order take turns.
+        in_turn = None if stage.options.queues else (1,) * len(self._queues)
+        self._backlog = Backlog(self._queues, stage.options.weights or in_turn)
         self._inflows = {
             queue: Inflow(stage.broker, stage.names, queue, partial(self._receive, queue)) for queue in self._queues
         }
@@ -87,8 +90,10 @@ class Worker(Actor):
         self._registering: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._registering.set_result(None)
         self._unusable = Unusable(stage, spawn=self._group.create_task)
+        pace = pace_of(self._queues)
         self._runs = Runs(
             stage,
+            pace=pace,
             spawn=self._group.create_task,
             lease_is_certain=self.lease_is_certain,
             released=self._released,
@@ -100,6 +105,7 @@ class Worker(Actor):
             self._backlog,
             self._runs,
             self._unusable,
+            pace=pace,
             changed=self._work,
             spawn=self._group.create_task,
         )

@@ -57,7 +57,7 @@ class Consumes(Struct, frozen=True):
 
 class Options(Struct, frozen=True, kw_only=True):
     """What a deployment tells its actors. `queues` empty: every queue that is known (for a worker: those of its app's
-    tasks). `weights` None: queues are served strictly in their order. `logger` None: an actor logs to
+    tasks, in turns). `weights` None: queues are served strictly in their order. `logger` None: an actor logs to
     `callboard.<kind>`."""
 
     queues: tuple[str, ...] = ()

@@ -10,7 +10,6 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 
 from ..brokers.message import Delivery
-from ..metadata.contract import MAX_BATCH
 from .errors import ConfigurationError
 from .wire import Bundle, Ticket
 
@@ -33,9 +32,10 @@ class Parcel:
 
 
 class Pending:
-    __slots__ = ("parcel", "ticket")
+    __slots__ = ("looks", "parcel", "ticket")
 
     def __init__(self, ticket: Ticket, parcel: Parcel) -> None:
+        self.looks = 0  # how often its record was not there yet
         self.ticket = ticket
         self.parcel = parcel
 
@@ -91,8 +91,8 @@ class Lanes:
 
 
 class Backlog:
-    """`weights` None: a queue is served when all before it are empty. Else each gets its share of what is taken, and
-    what an empty one leaves is the others'."""
+    """`weights` None: a queue is served when all before it are empty. Else each gets its share of what is taken, what
+    an empty one leaves is the others', and one that was empty is next when something comes for it."""
 
     def __init__(self, queues: Sequence[str], weights: Sequence[int] | None) -> None:
         """ConfigurationError: not one weight of at least 1 for each queue."""
@@ -102,20 +102,38 @@ class Backlog:
             )
         self._queues: dict[str, Lanes] = {queue: Lanes() for queue in queues}
         self._weights = dict(zip(queues, weights, strict=True)) if weights else None
-        self._credit = dict.fromkeys(queues, 0.0)
+        # Fair queueing: a queue's time is what was taken of it by its weight, and the one that is behind is next. One
+        # that was empty comes in at the time of what was taken last, so that it has saved up nothing.
+        self._taken = dict.fromkeys(queues, 0)
+        self._time = 0.0
 
     def __len__(self) -> int:
         return sum(len(waiting) for waiting in self._queues.values())
 
     def add(self, queue: str, parcel: Parcel, tickets: Sequence[Ticket]) -> None:
-        self._queues[queue].extend(Pending(ticket, parcel) for ticket in tickets)
+        waiting = self._queues[queue]
+        if self._weights is not None and not waiting:
+            self._taken[queue] = max(self._taken[queue], round(self._time * self._weights[queue]))
+        waiting.extend(Pending(ticket, parcel) for ticket in tickets)
+
+    @property
+    def turn(self) -> str | None:
+        """The queue that is next; None where nothing waits."""
+        ready = [queue for queue, waiting in self._queues.items() if waiting]
+        if not ready:
+            return None
+        weights = self._weights
+        if weights is None or len(ready) == 1:
+            return ready[0]
+        return min(ready, key=lambda queue: self._taken[queue] / weights[queue])
 
     def take(self, limit: int) -> tuple[str, list[Pending]]:
         """Up to `limit` tickets of the queue whose turn it is; none where nothing waits."""
-        while (queue := self._turn()) is not None:
+        while (queue := self.turn) is not None:
             taken = self._queues[queue].take(limit)
             if self._weights is not None:
-                self._credit[queue] -= len(taken)
+                self._time = self._taken[queue] / self._weights[queue]
+                self._taken[queue] += len(taken)
             if taken:
                 return queue, taken
         return "", []
@@ -145,20 +163,3 @@ class Backlog:
     def clear(self, queue: str) -> None:
         """Forget a queue's tickets; they are unacked and go back with their consumer."""
         self._queues[queue].replace(())
-
-    def _turn(self) -> str | None:
-        ready = [queue for queue, waiting in self._queues.items() if waiting]
-        if not ready:
-            return None
-        if self._weights is None or len(ready) == 1:
-            return ready[0]
-        if all(self._credit[queue] <= 0 for queue in ready):
-            # A new round. What an idle queue has saved up is forgotten, so that it cannot starve the others later.
-            total = sum(self._weights[queue] for queue in ready)
-            for queue in self._queues:
-                self._credit[queue] = 0.0
-            for queue in ready:
-                self._credit[queue] = MAX_BATCH * self._weights[queue] / total
-        # By the share that is left, not by the number: the queues take turns all through a round.
-        weights = self._weights
-        return max(ready, key=lambda queue: self._credit[queue] / weights[queue])

@@ -22,7 +22,7 @@ from ..metadata.contract import Claimed, Jobs, Verdict
 from ..metadata.contract import Ticket as ClaimTicket
 from .actor import Stage
 from .backlog import Backlog, Pending
-from .finisher import BATCH
+from .pace import Pace
 from .run import Run
 from .runs import Runs
 from .spare import HAND_ON_SECONDS
@@ -30,10 +30,10 @@ from .suspects import Suspects
 from .unusable import Unusable
 from .wire import Event, body_of, new_job
 
-CALLS = 3  # the answer to one, the work on the next, and one that waits its turn: more would only wait longer
 AHEAD_SECONDS = 0.02
-MOST_AHEAD = 2 * BATCH
-LOOK_AGAIN_SECONDS = 0.005
+MOST_AHEAD = 2  # batches
+FEW = 8  # of a queue that has nothing under way, beyond all room
+LOOK_AGAIN_SECONDS = (0.0, 0.001, 0.002, 0.005)  # most records come right behind; the last one again and again
 RECORDING_SECONDS = 1.0  # a ticket so young may have overtaken its record
 
 
@@ -67,6 +67,7 @@ class Claims:
         runs: Runs,
         unusable: Unusable,
         *,
+        pace: Pace,
         changed: asyncio.Event,
         spawn: Callable[..., asyncio.Task[None]],
     ) -> None:
@@ -76,9 +77,10 @@ class Claims:
         self._backlog = backlog
         self._runs = runs
         self._unusable = unusable
+        self._pace = pace
         self._changed = changed
         self._spawn = spawn
-        self._calls: set[asyncio.Task[None]] = set()
+        self._calls: dict[asyncio.Task[None], str] = {}  # and the queue of each
         self._claimed = 0  # jobs that are being asked for, wait for a slot or have one
         self._ahead = 0
         self.suspects = Suspects(stage, busy=self._is_busy, changed=changed, claim=self._claim_alone)
@@ -97,7 +99,7 @@ class Claims:
         """`rate`: jobs that were started in HAND_ON_SECONDS."""
         # Who has one slot alone wants one job after the other: they also end one by one, in the store too.
         if self._stage.options.concurrency > 1:
-            self._ahead = min(MOST_AHEAD, round(rate * AHEAD_SECONDS / HAND_ON_SECONDS))
+            self._ahead = min(MOST_AHEAD * self._pace.batch, round(rate * AHEAD_SECONDS / HAND_ON_SECONDS))
 
     async def claim_while_there_is_work(self) -> None:
         """Until the stage is stopping; then until every call is answered."""
@@ -113,27 +115,35 @@ class Claims:
             while self._calls:
                 await asyncio.wait(set(self._calls))
         finally:
-            for call in self._calls:
+            for call in list(self._calls):
                 call.cancel()
 
     def _claim_what_fits(self) -> None:
         while (
-            (room := self.free + self._ahead) > 0
-            and len(self._calls) < CALLS
-            and self._host.lease_is_certain()
+            self._host.lease_is_certain()
             and self._runs.has_room
             and not self.suspects
+            and (turn := self._backlog.turn) is not None
+            and (room := self._room_for(turn)) > 0
         ):
-            queue, pending = self._backlog.take(min(room, BATCH))
+            queue, pending = self._backlog.take(min(room, self._pace.batch))
             if not pending:
                 return
             self._claimed += len(pending)
             call = self._spawn(self._claim(queue, pending, alone_from=self.suspects.alone_from))
-            self._calls.add(call)
+            self._calls[call] = queue
             call.add_done_callback(self._answered)
 
+    def _room_for(self, queue: str) -> int:
+        room = self.free + self._ahead
+        if room > 0 and len(self._calls) < self._pace.calls:
+            return room
+        # Jobs are short, and the others have taken what there is: this one shall not wait until they have some less.
+        alone = queue not in self._calls.values() and not self._runs.waits(queue)
+        return FEW if self._ahead > 0 and alone and len(self._calls) < 2 * self._pace.calls else 0
+
     def _answered(self, call: asyncio.Task[None]) -> None:
-        self._calls.discard(call)
+        del self._calls[call]
         self._changed.set()
 
     async def _claim_alone(self, queue: str, pending: Pending) -> None:
@@ -179,7 +189,7 @@ class Claims:
                 else:
                     self._claimed -= 1
                     if position in early:
-                        loop.call_later(LOOK_AGAIN_SECONDS, self._look_again, queue, one)
+                        loop.call_later(LOOK_AGAIN_SECONDS[one.looks], self._look_again, queue, one)
                     else:
                         self._refused(queue, one, answer.verdict)
             self._runs.begin()
@@ -235,5 +245,6 @@ class Claims:
         return self._stage.clock.now() - pending.parcel.at
 
     def _look_again(self, queue: str, pending: Pending) -> None:
+        pending.looks = min(pending.looks + 1, len(LOOK_AGAIN_SECONDS) - 1)
         self._backlog.put_back(queue, [pending])
         self._changed.set()

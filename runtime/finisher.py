@@ -21,7 +21,6 @@ from .results import ErrorInfo, encode_error
 from .run import Run
 from .wire import Event, body_of, encode_body
 
-BATCH = 64  # outcomes, or claims, in a call: the store is busy with it for a millisecond, and others wait for that
 EVENT_RESULT_BYTES = 1024  # a result up to this travels with its event, and whoever waits for it need not ask the store
 
 Spawn = Callable[[Coroutine[object, object, None]], object]
@@ -42,8 +41,9 @@ class Finisher:
     One call for each queue is under way at a time; what ends meanwhile goes into the next.
     """
 
-    def __init__(self, stage: Stage, *, ended: Callable[[Run], None], spawn: Spawn) -> None:
+    def __init__(self, stage: Stage, *, batch: int, ended: Callable[[Run], None], spawn: Spawn) -> None:
         self.late_finishes = 0
+        self._batch = batch
         self._stage = stage
         self._jobs = stage.capability(Jobs)
         self._dispatcher = stage.dispatcher
@@ -73,7 +73,7 @@ class Finisher:
     async def _send(self, queue: str) -> None:
         waiting = self._waiting[queue]
         while waiting:
-            runs = [waiting.popleft() for _ in range(min(len(waiting), BATCH))]
+            runs = [waiting.popleft() for _ in range(min(len(waiting), self._batch))]
             outcomes = [run.outcome for run in runs if run.outcome is not None]
             answers = await self._record(queue, outcomes)
             now = self._stage.clock.now()

@@ -4,8 +4,8 @@ The table answers a claim's `mine`: a ticket may come again after its claim, and
 has ended is forgotten once every claim that was sent before its end is answered: an answer may still speak of it.
 
 What is claimed while all slots are taken waits for one, and the queues take turns: a job of a quiet queue does not wait
-behind those of a busy one. No more than STARTS jobs start in one tick of the loop, so that what arrives meanwhile is
-read within a millisecond or so.
+behind those of a busy one. No more of them start in one tick of the loop than the worker's pace says, so that what
+arrives meanwhile is read within a millisecond or so.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from contextlib import contextmanager
 
 from .actor import Stage
 from .finisher import Finisher, Spawn
+from .pace import Pace
 from .run import Interruption, Run
 from .runner import Runner
 
-STARTS = 24
 DEFIANCE_SECONDS = 0.5  # what an interrupted async handler may take to end before its outcome is recorded without it
 
 
@@ -32,6 +32,7 @@ class Runs:
         self,
         stage: Stage,
         *,
+        pace: Pace,
         spawn: Spawn,
         lease_is_certain: Callable[[], bool],
         released: Callable[[], None],
@@ -46,8 +47,9 @@ class Runs:
         self._spawn = spawn
         self._released = released
         self._changed = changed
+        self._starts = pace.starts
         self._runner = Runner(stage, lease_is_certain=lease_is_certain, released=self._slot_left)
-        self._finisher = Finisher(stage, ended=self._ended, spawn=spawn)
+        self._finisher = Finisher(stage, batch=pace.batch, ended=self._ended, spawn=spawn)
         self._runs: dict[tuple[str, str], Run] = {}
         self._dispatches: dict[tuple[str, str, int], None] = {}
         self._forgettable: deque[tuple[int, tuple[str, str, int]]] = deque()  # and the next claim's number at its end
@@ -99,6 +101,10 @@ class Runs:
         self.idle.clear()
         self._waiting.setdefault(run.queue, deque()).append(run)
 
+    def waits(self, queue: str) -> bool:
+        """Whether a run of that queue waits for a slot."""
+        return queue in self._waiting
+
     def begin(self) -> None:
         if self._waiting and not self._starting:
             self._start_waiting()
@@ -134,7 +140,7 @@ class Runs:
         self._starting = False
         starts, now = 0, self._stage.clock.now()
         while self._waiting and self._slots > 0 and not self._closed:
-            if starts == STARTS:
+            if starts == self._starts:
                 self._starting = True
                 self._loop.call_soon(self._start_waiting)
                 return

@@ -101,24 +101,33 @@ async def order_of(app: Callboard, **options: Any) -> list[str]:
     """Which queue each of the jobs that ran was from, with one slot and two full queues."""
     order: list[str] = []
 
-    @app.task(name="note")
+    @app.task(name="note", queue="a")
     async def note(ctx: Context) -> None:
         order.append(ctx.queue)
 
-    for name in ("b", "a"):
-        await app.queue(name).add_bulk([{"task_id": "note"}] * 120)
-    async with running(app, queues=["a", "b"], concurrency=1, **options):
+    @app.task(name="note-too", queue="b")
+    async def note_too(ctx: Context) -> None:
+        order.append(ctx.queue)
+
+    for name, task in (("b", "note-too"), ("a", "note")):
+        await app.queue(name).add_bulk([{"task_id": task}] * 120)
+    async with running(app, concurrency=1, **options):
         await settled(app, "a", "b", timeout=20)
     assert sorted(order) == ["a"] * 120 + ["b"] * 120
     return order
 
 
 async def test_without_weights_the_first_queue_comes_first(app: Callboard) -> None:
-    order = await order_of(app)
+    order = await order_of(app, queues=["a", "b"])
     assert order[5:115] == ["a"] * 110  # what arrives first is started while the other queue's bundle is on its way
 
 
 async def test_weights_give_each_queue_its_share(app: Callboard) -> None:
-    order = await order_of(app, weights=[3, 1])
+    order = await order_of(app, queues=["a", "b"], weights=[3, 1])
     assert 60 < order[:100].count("a") < 90, order[:100].count("a")
     assert order[:40].count("b") >= 8, order[:40]
+
+
+async def test_queues_that_nobody_put_in_order_take_turns(app: Callboard) -> None:
+    order = await order_of(app)
+    assert 40 < order[:100].count("a") < 60, order[:100].count("a")

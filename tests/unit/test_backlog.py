@@ -120,6 +120,17 @@ def test_a_queue_that_was_idle_has_saved_up_nothing() -> None:
     assert abs(share["a"] - share["b"]) <= 128
 
 
+def test_a_queue_that_was_idle_is_next() -> None:
+    backlog = backlog_of([9, 1])
+    add(backlog, "a", *map(str, range(1000)))
+    turns(backlog, 300)
+    add(backlog, "b", "b1", "b2")
+    order = turns(backlog, 20)
+    assert order[0] == "b"
+    assert order.count("b") == 2
+    assert order.index("b", 1) > 5
+
+
 @pytest.mark.parametrize("weights", [[1], [1, 2, 3], [1, 0], [1, -1]])
 def test_weights_that_do_not_fit_the_queues_are_refused(weights: list[int]) -> None:
     with pytest.raises(ConfigurationError, match="each queue needs a weight of 1 or more"):

@@ -14,8 +14,9 @@ from callboard import Callboard
 from callboard.metadata.contract import Claimed, Ending, Finish, Finished, Outcome, Verdict
 from callboard.metadata.job import State
 from callboard.runtime.clock import SystemClock
+from callboard.runtime.pace import ALONE
 from callboard.runtime.run import Interruption, Run
-from callboard.runtime.runs import STARTS, Runs
+from callboard.runtime.runs import Runs
 from callboard.runtime.settings import Settings
 from callboard.runtime.wire import Event, Ticket, encode
 
@@ -41,7 +42,12 @@ class Scene:
             log=None,
         )
         self.runs = Runs(
-            stage, spawn=self.spawn, lease_is_certain=lambda: True, released=self.release, changed=lambda: None
+            stage,
+            pace=ALONE,
+            spawn=self.spawn,
+            lease_is_certain=lambda: True,
+            released=self.release,
+            changed=lambda: None,
         )
 
     def spawn(self, work: Coroutine[object, object, None]) -> None:
@@ -97,13 +103,13 @@ def test_queues_take_turns_and_a_tick_starts_a_few_alone() -> None:
             begun.append(id)
             await going.wait()
 
-        scene.start(*(f"busy-{n}" for n in range(3 * STARTS)), queue="busy")
+        scene.start(*(f"busy-{n}" for n in range(3 * ALONE.starts)), queue="busy")
         scene.start("quiet", queue="quiet")
         await asyncio.sleep(0)
-        assert len(begun) == STARTS
-        while len(begun) < 3 * STARTS + 1:
+        assert len(begun) == ALONE.starts
+        while len(begun) < 3 * ALONE.starts + 1:
             await asyncio.sleep(0)
-        assert begun[STARTS : STARTS + 2] == [f"busy-{STARTS}", "quiet"]
+        assert begun[ALONE.starts : ALONE.starts + 2] == [f"busy-{ALONE.starts}", "quiet"]
         going.set()
         await scene.runs.idle.wait()
         await scene.runs.close()

@@ -1,0 +1,120 @@
+"""Which queue's jobs are claimed next, and how many claims are under way."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from types import SimpleNamespace
+from typing import Any
+
+from callboard.metadata.contract import Claimed
+from callboard.metadata.contract import Ticket as ClaimTicket
+from callboard.metadata.job import Keep
+from callboard.runtime.backlog import Backlog, Parcel
+from callboard.runtime.claims import FEW, Claims
+from callboard.runtime.pace import SHARED
+from callboard.runtime.spare import HAND_ON_SECONDS
+from callboard.runtime.wire import Bundle, Ticket
+
+CONCURRENCY = 2 * SHARED.batch
+SHORT_JOBS = 10_000 * HAND_ON_SECONDS  # a rate that leaves room beyond the slots
+
+
+class Scene:
+    """Claims of queue `quiet`, then `busy`, on a store that answers nothing. `asked`: queue and size of each call."""
+
+    def __init__(self) -> None:
+        self.boot = "boot"
+        self.asked: list[tuple[str, int]] = []
+        self.waiting: set[str] = set()
+        self.backlog = Backlog(["quiet", "busy"], None)
+        self.changed = asyncio.Event()
+        stage: Any = SimpleNamespace(
+            app=SimpleNamespace(retention=lambda queue: (Keeps(), Keeps())),
+            options=SimpleNamespace(concurrency=CONCURRENCY),
+            settings=SimpleNamespace(max_stalled=3),
+            clock=SimpleNamespace(now=lambda: 0),
+            stopping=asyncio.Event(),
+            capability=lambda _: self,
+            patiently=lambda call: call(),
+        )
+        runs: Any = SimpleNamespace(has_room=True, waits=self.waiting.__contains__, claiming=Nothing)
+        nobody: Any = None
+        host: Any = self
+        self.claims = Claims(
+            stage,
+            host,
+            self.backlog,
+            runs,
+            nobody,
+            pace=SHARED,
+            changed=self.changed,
+            spawn=asyncio.get_running_loop().create_task,
+        )
+        self.claiming = asyncio.ensure_future(self.claims.claim_while_there_is_work())
+
+    def lease_is_certain(self) -> bool:
+        return True
+
+    async def claim(self, queue: str, owner: str, tickets: Sequence[ClaimTicket], **more: object) -> list[Claimed]:
+        self.asked.append((queue, len(tickets)))
+        await asyncio.Event().wait()
+        return []
+
+    async def arrives(self, queue: str, jobs: int) -> None:
+        tickets = [Ticket(id=str(n), queue=queue, task="t", created_at=0, dispatch=1) for n in range(jobs)]
+        nowhere: Any = SimpleNamespace(lost=False)
+        bundle = Bundle(v=1, epoch="e", at=0, jobs=tickets)
+        self.backlog.add(queue, Parcel(nowhere, bundle, parts=jobs, arrived=0.0), tickets)
+        self.changed.set()
+        for _ in range(5):
+            await asyncio.sleep(0)
+
+    async def close(self) -> None:
+        self.claiming.cancel()
+        await asyncio.wait([self.claiming])
+        await asyncio.sleep(0)
+
+
+class Keeps:
+    def keep(self) -> Keep:
+        return Keep()
+
+
+class Nothing:
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, *exception: object) -> None: ...
+
+
+BUSY = [("busy", SHARED.batch)] * SHARED.calls
+
+
+async def test_a_queue_with_nothing_under_way_need_not_wait_for_the_claims_of_another() -> None:
+    scene = Scene()
+    scene.claims.follow(SHORT_JOBS)
+    await scene.arrives("busy", 1000)
+    assert scene.asked == BUSY
+    await scene.arrives("quiet", FEW + 1)
+    assert scene.asked == [*BUSY, ("quiet", FEW)]
+    await scene.arrives("quiet", 1)  # has something under way now
+    assert scene.asked == [*BUSY, ("quiet", FEW)]
+    await scene.close()
+
+
+async def test_nothing_is_claimed_beyond_the_slots_where_jobs_are_long() -> None:
+    scene = Scene()
+    await scene.arrives("busy", 1000)
+    await scene.arrives("quiet", 1)
+    assert scene.asked == BUSY
+    await scene.close()
+
+
+async def test_nor_while_one_that_was_claimed_so_waits_for_a_slot() -> None:
+    scene = Scene()
+    scene.claims.follow(SHORT_JOBS)
+    await scene.arrives("busy", 1000)
+    scene.waiting.add("quiet")
+    await scene.arrives("quiet", 1)
+    assert scene.asked == BUSY
+    await scene.close()
