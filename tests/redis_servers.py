@@ -5,6 +5,9 @@ with RedisCluster(folder) as cluster:           # three masters, no replica
 
 with RedisSentinel(folder) as watched:          # a master, a replica, and sentinels that promote it
     watched.master.kill()
+
+With a `certificate` (see certificates.py) they talk to one another by TLS, and take it from clients; their other ports
+stay open for the tests.
 """
 
 from __future__ import annotations
@@ -43,6 +46,25 @@ def wait_until(true: Callable[[], bool], what: str) -> None:
         time.sleep(0.02)
 
 
+def _tls(certificate: Path | None, authority: Path | None) -> dict[str, str]:
+    """The directives of one server. Its own port for TLS is chosen here."""
+    if certificate is None or authority is None:
+        return {}
+    return {
+        "tls-port": str(free_port()),
+        "tls-cert-file": str(certificate),
+        "tls-key-file": str(certificate.with_suffix(".key")),
+        "tls-ca-cert-file": str(authority),
+        "tls-auth-clients": "no",
+        "tls-replication": "yes",
+    }
+
+
+def _port(server: RedisServer) -> int:
+    """What others are told."""
+    return int(server.options.get("tls-port", server.port))
+
+
 class RedisCluster:
     """`masters` servers that share the slots, and `replicas` of them, from the first on; all on loopback.
 
@@ -50,8 +72,18 @@ class RedisCluster:
     is up.
     """
 
-    def __init__(self, folder: Path, *, masters: int = 3, replicas: int = 0, **options: str) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        masters: int = 3,
+        replicas: int = 0,
+        certificate: Path | None = None,
+        authority: Path | None = None,
+        **options: str,
+    ) -> None:
         self._masters = masters
+        self._authority = authority
         self._stack = ExitStack()
         self.nodes = [
             RedisServer(
@@ -60,6 +92,8 @@ class RedisCluster:
                 cluster_port=str(free_port()),
                 cluster_node_timeout="1000",
                 repl_diskless_sync_delay="0",
+                **({"tls-cluster": "yes"} if certificate else {}),
+                **_tls(certificate, authority),
                 **options,
             )
             for number in range(masters + replicas)
@@ -67,7 +101,12 @@ class RedisCluster:
 
     @property
     def url(self) -> str:
-        return f"redis+cluster://{','.join(f'{LOOPBACK}:{node.port}' for node in self.nodes[: self._masters])}"
+        hosts = ",".join(f"{LOOPBACK}:{_port(node)}" for node in self.nodes[: self._masters])
+        return (
+            f"rediss+cluster://{hosts}?ssl_ca_certs={self._authority}"
+            if self._authority
+            else f"redis+cluster://{hosts}"
+        )
 
     def start(self) -> Self:
         for node in self.nodes:
@@ -78,7 +117,7 @@ class RedisCluster:
             command(node, "CLUSTER", "ADDSLOTSRANGE", first, last)
             command(node, "CLUSTER", "SET-CONFIG-EPOCH", number + 1)
         for node in self.nodes[1:]:
-            command(node, "CLUSTER", "MEET", LOOPBACK, self.nodes[0].port, int(self.nodes[0].options["cluster-port"]))
+            command(node, "CLUSTER", "MEET", LOOPBACK, _port(self.nodes[0]), int(self.nodes[0].options["cluster-port"]))
         self._wait_known(len(self.nodes))
         for number, node in enumerate(others):
             command(node, "CLUSTER", "REPLICATE", self.id_of(masters[number % self._masters]))
@@ -101,7 +140,7 @@ class RedisCluster:
         asked = next(node for node in self.nodes if node.running)
         for first, last, master, *_ in command(asked, "CLUSTER", "SLOTS"):
             if int(first) <= slot <= int(last):
-                return next(node for node in self.nodes if node.port == int(master[1]))
+                return next(node for node in self.nodes if int(master[1]) in (node.port, _port(node)))
         raise ServerFailed(f"no node serves slot {slot}")
 
     def _wait_known(self, count: int) -> None:
@@ -125,19 +164,37 @@ class RedisSentinel:
     """A master with one replica, and `sentinels` that promote it, by a majority of them, when the master is gone for a
     second."""
 
-    def __init__(self, folder: Path, *, sentinels: int = 3, **options: str) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        sentinels: int = 3,
+        certificate: Path | None = None,
+        authority: Path | None = None,
+        **options: str,
+    ) -> None:
         self._stack = ExitStack()
         self._quorum = sentinels // 2 + 1
-        self.master = RedisServer(folder / "master", repl_diskless_sync_delay="0", **options)
-        self.replica = RedisServer(
-            folder / "replica", replicaof=f"{LOOPBACK} {self.master.port}", repl_diskless_sync_delay="0", **options
+        self._authority = authority
+        self.master = RedisServer(
+            folder / "master", repl_diskless_sync_delay="0", **_tls(certificate, authority), **options
         )
-        self.sentinels = [Sentinel(folder / f"sentinel-{number}") for number in range(sentinels)]
+        self.replica = RedisServer(
+            folder / "replica",
+            replicaof=f"{LOOPBACK} {_port(self.master)}",
+            repl_diskless_sync_delay="0",
+            **_tls(certificate, authority),
+            **options,
+        )
+        self.sentinels = [
+            Sentinel(folder / f"sentinel-{number}", **_tls(certificate, authority)) for number in range(sentinels)
+        ]
 
     @property
     def url(self) -> str:
-        hosts = ",".join(f"{LOOPBACK}:{sentinel.port}" for sentinel in self.sentinels)
-        return f"redis+sentinel://{hosts}/{SERVICE}/0"
+        hosts = ",".join(f"{LOOPBACK}:{_port(sentinel)}" for sentinel in self.sentinels)
+        url = f"redis+sentinel://{hosts}/{SERVICE}/0"
+        return f"{url.replace('redis', 'rediss', 1)}?ssl_ca_certs={self._authority}" if self._authority else url
 
     def start(self) -> Self:
         for server in (self.master, self.replica):
@@ -147,7 +204,7 @@ class RedisSentinel:
         )
         for sentinel in self.sentinels:
             self._stack.enter_context(sentinel)
-            command(sentinel, "SENTINEL", "MONITOR", SERVICE, LOOPBACK, self.master.port, self._quorum)
+            command(sentinel, "SENTINEL", "MONITOR", SERVICE, LOOPBACK, _port(self.master), self._quorum)
             command(sentinel, "SENTINEL", "SET", SERVICE, "down-after-milliseconds", 1000, "failover-timeout", 10_000)
         wait_until(lambda: all(self._is_watching(sentinel) for sentinel in self.sentinels), "sentinels that watch")
         return self
@@ -160,7 +217,7 @@ class RedisSentinel:
     def promoted(self) -> RedisServer:
         """The server that is the master now, in the eyes of the first sentinel."""
         _, port = command(self.sentinels[0], "SENTINEL", "GET-MASTER-ADDR-BY-NAME", SERVICE)
-        return self.master if int(port) == self.master.port else self.replica
+        return self.master if int(port) == _port(self.master) else self.replica
 
     def kill(self) -> None:
         self._stack.close()

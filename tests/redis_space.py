@@ -1,11 +1,11 @@
 """A namespace of a test's own on a Redis, and a look at its keys with plain commands, past the store.
 
-The URL of a cluster has to name all of its masters.
+The URL of a cluster has to name all of its masters; `nodes` are the URLs to look by where that is not by the store's.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, cast
 from uuid import uuid4
 
@@ -16,11 +16,11 @@ from callboard.metadata.redis.address import Mode, parse
 
 
 class RedisSpace:
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, *, nodes: Sequence[str] = ()) -> None:
         self.url = url
         address = parse(url)
-        self._nodes = [url]
-        if address.mode is Mode.CLUSTER:
+        self._nodes = list(nodes) or [url]
+        if not nodes and address.mode is Mode.CLUSTER:
             self._nodes = [f"redis://{host}:{port}/0" for host, port in address.hosts]
         self.namespace = f"test-{uuid4().hex}"
 

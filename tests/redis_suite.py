@@ -10,15 +10,16 @@ from callboard.runtime.testing.stores import StoreConformance
 from redis_space import RedisSpace
 
 
-class RedisConformance(StoreConformance):
-    """A subclass has a fixture that calls `use` with the URL of its servers."""
+class OnRedis:
+    """Any part of the suite. A subclass has a fixture that calls `use` with the URL of its servers."""
 
-    def use(self, url: str) -> None:
+    def use(self, url: str, *, nodes: Sequence[str] = ()) -> None:
         self._url = url
+        self._nodes = nodes
         self._spaces: dict[Store, RedisSpace] = {}
 
     async def make_store(self) -> RedisStore:
-        space = RedisSpace(self._url)
+        space = RedisSpace(self._url, nodes=self._nodes)
         store = space.store()
         self._spaces[store] = space
         return store
@@ -32,3 +33,7 @@ class RedisConformance(StoreConformance):
     async def discard(self, store: Store) -> None:
         for space in self._spaces.values():
             await space.delete()
+
+
+class RedisConformance(OnRedis, StoreConformance):
+    """All of it."""
