@@ -19,7 +19,6 @@ import os
 import secrets
 from pathlib import Path
 
-ROOT = Path("/secrets")
 # configure, write, read: what PROTOCOL.md gives a producer, and the names of Callboard for its own.
 PERMISSIONS = {
     "actors": (r"^callboard\.", r"^callboard\.", r"^callboard\."),
@@ -35,38 +34,38 @@ INTAKE_POLICY = {
 }
 
 
-def main() -> None:
-    passwords = {role: _password(role) for role in PERMISSIONS}
-    kind = os.environ.get("CALLBOARD_STORE_KIND", "redis")
-    store_password = _password("store")
+def main(root: Path, kind: str) -> None:
+    """`root` has a folder for each role, and one for each server."""
+    passwords = {role: _password(root / role) for role in PERMISSIONS}
+    store_password = _password(root / "store")
     store = {
         "redis": f"redis://callboard:{store_password}@store:6379/0",
         "mongodb": f"mongodb://callboard:{store_password}@store:27017/callboard?authSource=admin",
     }[kind]
     for role, password in passwords.items():
-        _keep(role, "callboard_broker", f"amqp://{role}:{password}@broker:5672/")
+        _keep(root / role, "callboard_broker", f"amqp://{role}:{password}@broker:5672/")
         if role != "producer":
-            _keep(role, "callboard_store", store)
-    _keep("rabbitmq", "definitions.json", json.dumps(_definitions(passwords), indent=2))
-    if not (ROOT / "rabbitmq" / "erlang-cookie").exists():
-        _keep("rabbitmq", "erlang-cookie", secrets.token_hex(20))
+            _keep(root / role, "callboard_store", store)
+    _keep(root / "rabbitmq", "definitions.json", json.dumps(_definitions(passwords), indent=2))
+    if not (root / "rabbitmq" / "erlang-cookie").exists():
+        _keep(root / "rabbitmq", "erlang-cookie", secrets.token_hex(20))
     # The default user cannot log in, but keeps its rights: with them Redis 7.0 reads its log again after a restart, and
     # drops every transaction that they deny.
     digest = hashlib.sha256(store_password.encode()).hexdigest()
     allowed = "~* &* +@all -@admin -@dangerous +info +config|get +acl|getuser +client"
-    _keep("store", "users.acl", f"user default off ~* &* +@all\nuser callboard on #{digest} {allowed}\n")
+    _keep(root / "store", "users.acl", f"user default off ~* &* +@all\nuser callboard on #{digest} {allowed}\n")
 
 
-def _password(role: str) -> str:
-    kept = ROOT / role / "password"
+def _password(folder: Path) -> str:
+    kept = folder / "password"
     if not kept.exists():
-        _keep(role, "password", secrets.token_urlsafe(24))
+        _keep(folder, "password", secrets.token_urlsafe(24))
     return kept.read_text()
 
 
-def _keep(role: str, name: str, text: str) -> None:
+def _keep(folder: Path, name: str, text: str) -> None:
     """Whole or not at all; readable to the container's user, whichever it is: nobody else mounts the folder."""
-    path = ROOT / role / name
+    path = folder / name
     if path.exists() and path.read_text() == text:
         return
     fresh = path.with_suffix(".fresh")
@@ -112,4 +111,4 @@ def _definitions(passwords: dict[str, str]) -> dict[str, object]:
 
 
 if __name__ == "__main__":
-    main()
+    main(Path("/secrets"), os.environ.get("CALLBOARD_STORE_KIND", "redis"))

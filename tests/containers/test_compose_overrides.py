@@ -1,15 +1,17 @@
-"""The overrides: MongoDB as the store, RabbitMQ as a cluster of three; and what two stacks may not share."""
+"""The overrides: MongoDB as the store, RabbitMQ as a cluster of three."""
 
 from __future__ import annotations
 
 import json
 import time
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from containers.stack import ACTORS, WAIT_SECONDS, Stack
 
+# Groups of a hundred with a pause between them, so that jobs are made, sent and run all the while.
 FLOOD = """
 import asyncio, sys
 from shop import app
@@ -17,37 +19,48 @@ from shop import app
 async def main(first, count):
     async with app:
         queue = app.queue("greetings")
-        for start in range(first, first + count, 500):
-            names = [f"flood-{n}" for n in range(start, start + 500)]
-            await queue.add_bulk([{"task_id": "greet", "args": [name], "job_id": name} for name in names])
+        for start in range(first, first + count, 100):
+            names = [f"flood-{n}" for n in range(start, start + 100)]
+            await queue.add_bulk([
+                {"task_id": "greet", "args": [name], "kwargs": {"seconds": 0.05}, "job_id": name} for name in names
+            ])
+            await asyncio.sleep(0.3)
 
 asyncio.run(main(int(sys.argv[1]), int(sys.argv[2])))
 """
+NODES = ["rabbitmq", "rabbitmq-2", "rabbitmq-3"]
 
 
-def test_with_mongodb_a_job_runs(image: str) -> None:
-    with Stack("mongodb", services=["worker", "intake", "stalled-recovery"]) as stack:
-        stack.wait_healthy(["rabbitmq", "store", "worker", "intake", "stalled-recovery"])
+def test_with_mongodb_and_compose_v2_a_job_runs(image: str, compose_v2: list[str]) -> None:
+    services = ["rabbitmq", "store", "worker", "intake", "stalled-recovery"]
+    with Stack("mongodb", services=services, scale={"worker": 2}, program=compose_v2) as stack:
+        assert int(stack.compose("version", "--short").lstrip("v").partition(".")[0]) >= 2
+        stack.wait_healthy(services)
         printed = stack.callboard("enqueue", "greet", "--queue", "greetings", "--args", '["mongo"]', "--wait")
         assert "hello mongo" in printed
+
+        stack.compose("stop", timeout=180)
+        codes = {service: [one["State"]["ExitCode"] for one in stack.inspect(service)] for service in services}
+        assert codes == {"rabbitmq": [0], "store": [0], "worker": [0, 0], "intake": [0], "stalled-recovery": [0]}
 
 
 @pytest.mark.soak
 def test_ten_thousand_jobs_run_once_while_one_broker_node_after_another_stops(image: str) -> None:
-    nodes = ["rabbitmq", "rabbitmq-2", "rabbitmq-3"]
-    with Stack("cluster") as stack:
-        stack.wait_healthy([*nodes, "store", *ACTORS])
-        for round_, node in enumerate((*nodes, "")):
-            if node:
-                stack.compose("stop", node, timeout=180)
-            stack.python(FLOOD, str(round_ * 2500), "2500", service="worker")
-            if node:
-                stack.compose("start", node, timeout=180)
-                stack.wait_healthy([node])
+    with Stack("cluster", scale={"worker": 2}) as stack, ThreadPoolExecutor() as threads:
+        stack.wait_healthy([*NODES, "store", *ACTORS])
+        for number, node in enumerate(NODES):
+            flood = threads.submit(stack.python, FLOOD, str(number * 3000), "1500", service="retention")
+            stack.compose("stop", node, timeout=180)
+            flood.result()
+            flood = threads.submit(stack.python, FLOOD, str(number * 3000 + 1500), "1500", service="retention")
+            stack.compose("start", node, timeout=180)
+            stack.wait_healthy([node])
+            flood.result()
+        stack.python(FLOOD, "9000", "1000", service="retention")
         deadline = time.monotonic() + 2 * WAIT_SECONDS
         while True:
             (counts,) = json.loads(stack.callboard("queues", "--json"))
-            if counts["completed"] >= 10_000:
+            if counts["completed"] >= 10_000 and counts["waiting"] + counts["active"] + counts["delayed"] == 0:
                 break
             assert time.monotonic() < deadline, counts
             time.sleep(2)
