@@ -10,13 +10,14 @@ say.
 Off, nothing of OpenTelemetry is imported.
 
 A span costs about as much as running an empty job, so a busy worker wants to sample (OTEL_TRACES_SAMPLER), and what is
-not sampled has to cost next to nothing: a run whose trace is dropped makes no span, its job's traceparent is current in
-its task as it is. That is decided by the provider's own sampler, once for each traceparent, and before a span is built
-for a run that begins a trace.
+not sampled has to cost next to nothing: such a run makes no span, and hands its trace on as it is. Whether it is
+sampled is found in what the provider's sampler says of itself, where that goes by the parent; any other sampler is
+asked by OpenTelemetry, at its price.
 """
 
 from __future__ import annotations
 
+import re
 import threading
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -26,15 +27,18 @@ from msgspec import Struct
 from .telemetry_names import SCOPE, not_installed, resource
 
 if TYPE_CHECKING:
-    from opentelemetry.context import Context
     from opentelemetry.sdk.trace import TracerProvider as SdkProvider
+    from opentelemetry.sdk.trace.sampling import Sampler
     from opentelemetry.trace import TracerProvider
 
+    from .dropped_span import DroppedSpan
     from .wire import Ticket
 
 T = TypeVar("T")
 
-MOST_PARENTS = 1024  # traceparents that are remembered; the jobs of a bulk share one
+_UNSAMPLED = frozenset("02468ace")  # last digit of a traceparent whose maker does not sample it
+_DROPS_UNSAMPLED = "remoteParentNotSampled:AlwaysOffSampler"
+_ROOT = re.compile(r"ParentBased\{root:(AlwaysOffSampler|AlwaysOnSampler|TraceIdRatioBased\{([0-9.e+-]+)\}),")
 
 
 def make_tracing(on: bool) -> Tracing | None:
@@ -42,11 +46,12 @@ def make_tracing(on: bool) -> Tracing | None:
     return Tracing() if on else None
 
 
-class Parent(Struct, frozen=True):
-    """What a run's span is made in; `dropped`: its trace is not sampled, and no span is made."""
+class Rule(Struct, frozen=True):
+    """What may be dropped without asking the sampler. `drops_unsampled`: runs whose parent is not sampled. `bound`: runs
+    that begin a trace, if the lower half of its id is not less; None: those are left to the sampler."""
 
-    context: Context
-    dropped: bool
+    drops_unsampled: bool = False
+    bound: int | None = None
 
 
 class Tracing:
@@ -56,16 +61,19 @@ class Tracing:
         try:
             from opentelemetry import context, trace
             from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+
+            from .dropped_span import DroppedSpan
         except ImportError as error:
             raise not_installed("tracing needs", error) from error
         self._trace = trace
         self._context = context
+        self._nothing = context.Context()
+        self._dropped = DroppedSpan
         self._propagator = TraceContextTextMapPropagator()
         self._provider = provider
         self._tracer = trace.get_tracer(SCOPE, tracer_provider=provider)
-        self._sampler: Any = None  # once there is a provider whose sampler may be asked ahead
+        self._rule: Rule | None = None  # once there is a provider that has a sampler
         self._ids: Any = None  # the provider's, where that is ours and lets an id be chosen
-        self._parents: dict[str, Parent] = {}
 
     def current(self) -> str | None:
         """The traceparent (W3C) of the span in which this is called, if there is one."""
@@ -80,13 +88,15 @@ class Tracing:
 
     async def run(self, ticket: Ticket, queue: str, attempt: int, worker: str, work: Callable[[], Awaitable[T]]) -> T:
         """Do the work of one run in its span; what it raises is recorded there and raised."""
-        parent = self._parent(ticket.traceparent) if ticket.traceparent else self._root()
-        if parent.dropped:
-            token = self._context.attach(parent.context)
+        traceparent = ticket.traceparent
+        dropped = self._dropped_root() if traceparent is None else self._dropped_parent(traceparent)
+        if dropped is not None:
+            token = self._context.attach(self._trace.set_span_in_context(dropped, self._nothing))
             try:
                 return await work()
             finally:
                 self._context.detach(token)
+        parent = self._propagator.extract({} if traceparent is None else {"traceparent": traceparent})
         attributes: dict[str, Any] = {
             "messaging.system": "rabbitmq",
             "messaging.operation.name": "process",
@@ -98,55 +108,44 @@ class Tracing:
             "callboard.attempt": attempt,
         }
         with self._tracer.start_as_current_span(
-            f"process {queue}", context=parent.context, kind=self._trace.SpanKind.CONSUMER, attributes=attributes
+            f"process {queue}", context=parent, kind=self._trace.SpanKind.CONSUMER, attributes=attributes
         ):
             return await work()
 
-    def _parent(self, traceparent: str) -> Parent:
-        found = self._parents.get(traceparent)
-        if found is None:
-            context = self._propagator.extract({"traceparent": traceparent})
-            span = self._trace.get_current_span(context).get_span_context()
-            if not span.is_valid or not self._can_ask():
-                return Parent(context, dropped=False)
-            found = self._decided(context, span.trace_id, span.span_id)
-            if len(self._parents) >= MOST_PARENTS:
-                self._parents.clear()
-            self._parents[traceparent] = found
-        return found
+    def _dropped_parent(self, traceparent: str) -> DroppedSpan | None:
+        rule = self._rule or self._find_rule()
+        if rule.drops_unsampled and traceparent[-1:] in _UNSAMPLED and traceparent.startswith("00-"):
+            return self._dropped(traceparent)
+        return None
 
-    def _root(self) -> Parent:
-        """Of a run that begins a trace. Asked ahead only where the provider then takes the trace's id from here: two
-        questions about two ids would sample a square of what was asked for."""
-        nothing = self._context.Context()
-        if not self._can_ask() or self._ids is None:
-            return Parent(nothing, dropped=False)
-        trace_id = self._ids.generate_trace_id()
-        parent = self._decided(nothing, trace_id, trace_id % 2**64 or 1)
-        if not parent.dropped:
-            self._ids.choose(trace_id)
-        return parent
+    def _dropped_root(self) -> DroppedSpan | None:
+        """Of a run that begins a trace. Decided here only where the provider then takes the trace's id from here: two
+        decisions about two ids would sample a square of what was asked for."""
+        rule = self._rule or self._find_rule()
+        if rule.bound is None or self._ids is None:
+            return None
+        trace_id: int = self._ids.generate_trace_id()
+        if trace_id % 2**64 >= rule.bound:
+            return self._dropped(trace_id)
+        self._ids.choose(trace_id)
+        return None
 
-    def _decided(self, context: Context, trace_id: int, span_id: int) -> Parent:
-        if self._sampler.should_sample(context, trace_id, "process").decision.is_recording():
-            return Parent(context, dropped=False)
-        trace = self._trace
-        dropped = trace.NonRecordingSpan(trace.SpanContext(trace_id, span_id, is_remote=True))
-        return Parent(trace.set_span_in_context(dropped, context), dropped=True)
+    def _find_rule(self) -> Rule:
+        tracer = self._trace.get_tracer(SCOPE, tracer_provider=self._provider)
+        sampler = getattr(tracer, "sampler", None)
+        if sampler is None:  # there is no provider yet, or it has no SDK
+            return Rule()
+        from opentelemetry.sdk.trace.sampling import TraceIdRatioBased  # it is there
 
-    def _can_ask(self) -> bool:
-        """Whether there is a provider, with one of the samplers that decide by the parent and the trace's id alone."""
-        if self._sampler is None:
-            tracer = self._trace.get_tracer(SCOPE, tracer_provider=self._provider)
-            sampler = getattr(tracer, "sampler", None)  # none without an SDK
-            if sampler is None:
-                return False
-            from opentelemetry.sdk.trace.sampling import ParentBased, StaticSampler, TraceIdRatioBased  # it is there
-
-            self._sampler = sampler if isinstance(sampler, ParentBased | StaticSampler | TraceIdRatioBased) else False
-            ids = getattr(tracer, "id_generator", None)
-            self._ids = ids if hasattr(ids, "choose") else None
-        return self._sampler is not False
+        ids = getattr(tracer, "id_generator", None)
+        self._ids = ids if hasattr(ids, "choose") else None
+        said = sampler.get_description()
+        root = _ROOT.match(said)
+        bound = None
+        if root is not None and root[1] != "AlwaysOnSampler":
+            bound = TraceIdRatioBased.get_bound_for_rate(float(root[2] or 0))
+        self._rule = Rule(drops_unsampled=root is not None and _DROPS_UNSAMPLED in said, bound=bound)
+        return self._rule
 
 
 def export_spans(service: str) -> Callable[[], None]:
@@ -167,8 +166,8 @@ def export_spans(service: str) -> Callable[[], None]:
     return provider.shutdown
 
 
-def make_provider(service: str) -> SdkProvider:
-    """One whose traces may be given their id before they begin; it samples as OTEL_TRACES_SAMPLER says."""
+def make_provider(service: str, *, sampler: Sampler | None = None) -> SdkProvider:
+    """One whose traces may be given their id before they begin. `sampler` None: as OTEL_TRACES_SAMPLER says."""
     from opentelemetry.sdk.trace import TracerProvider as SdkProvider  # the SDK only where spans are exported
     from opentelemetry.sdk.trace.id_generator import RandomIdGenerator
 
@@ -185,4 +184,4 @@ def make_provider(service: str) -> SdkProvider:
             chosen: int | None = self._next.__dict__.pop("id", None)
             return chosen or super().generate_trace_id()
 
-    return SdkProvider(resource=resource(service), id_generator=ChosenIds())
+    return SdkProvider(sampler=sampler, resource=resource(service), id_generator=ChosenIds())

@@ -11,7 +11,7 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, ALWAYS_ON, ParentBased, Sampler, TraceIdRatioBased
 
-from callboard.runtime.tracing import MOST_PARENTS, Tracing, make_provider
+from callboard.runtime.tracing import Tracing, make_provider
 from callboard.runtime.wire import Ticket
 
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
@@ -97,11 +97,18 @@ async def test_of_the_traces_that_runs_begin_as_many_are_sampled_as_was_asked_fo
     assert len({text[3:35] for text in inside}) == 2_000, "each has a trace of its own"
 
 
-async def test_no_more_traceparents_are_remembered_than_a_bound() -> None:
-    tracing, _ = sampled_by(ParentBased(ALWAYS_ON))
-    for number in range(1, 2 * MOST_PARENTS):
-        await run(tracing, f"00-{number:032x}-00f067aa0ba902b7-00")
-    assert len(tracing._parents) <= MOST_PARENTS
+async def test_a_trace_that_a_run_begins_and_drops_is_one_trace_in_all_that_comes_of_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("OTEL_TRACES_SAMPLER", "parentbased_always_off")
+    tracing = Tracing(make_provider("test"))
+
+    async def work() -> list[str | None]:
+        return [tracing.current(), tracing.current(), await run(tracing, tracing.current())]  # type: ignore[list-item]
+
+    first, second, of_its_job = await run(tracing, None, work)  # type: ignore[misc]
+    assert first == second == of_its_job
+    assert tracing.current() is None
 
 
 async def test_without_a_provider_nothing_is_made_and_nothing_fails() -> None:
@@ -110,9 +117,16 @@ async def test_without_a_provider_nothing_is_made_and_nothing_fails() -> None:
     await run(tracing, None)
 
 
-@pytest.mark.parametrize("traceparent", ["", "nonsense", "00-0-0-00", f"00-{'0' * 32}-{'0' * 16}-01"])
+@pytest.mark.parametrize("traceparent", ["", "nonsense", "00-0-0-01", f"00-{'0' * 32}-{'0' * 16}-01"])
 async def test_what_is_no_traceparent_begins_a_trace(traceparent: str) -> None:
     tracing, spans = sampled_by(ParentBased(ALWAYS_ON))
     await run(tracing, traceparent)
     (span,) = spans.get_finished_spans()
     assert span.parent is None
+
+
+@pytest.mark.parametrize("traceparent", ["00-0-0-00", f"00-{'g' * 32}-{'0' * 16}-00", f"00-{'0' * 32}-{'0' * 16}-00"])
+async def test_what_is_no_traceparent_and_looks_unsampled_hands_nothing_on(traceparent: str) -> None:
+    tracing, spans = sampled_by(ParentBased(ALWAYS_ON))
+    assert await run(tracing, traceparent) is None
+    assert spans.get_finished_spans() == ()
