@@ -1,4 +1,8 @@
-"""The counters of final jobs, compared with their index: what a call that was cut off may have left wrong."""
+"""The counters of final jobs, compared with their index: what a call that was cut off may have left wrong.
+
+A small group is counted by index wherever its number matters; of a large one retention compares the counter once an
+hour, which takes the server half a second for a million jobs.
+"""
 
 from __future__ import annotations
 
@@ -8,13 +12,15 @@ from contextlib import asynccontextmanager
 
 from pymongo import UpdateOne
 
-from .connection import MongoConnection
+from .connection import Document, MongoConnection
 from .names import group_name
 
 Group = tuple[str, str]  # its queue, its name
 
 EXACT = 2_000  # final jobs of a group up to which its index is walked
 TURNS = 3  # others may end jobs at the same time
+AUDIT_EVERY = 3_600_000  # ms
+EVERY_ONE = 1 << 40  # more than a group holds
 
 
 async def count_by_index(connection: MongoConnection, queue: str, group: str, *, most: int) -> int:
@@ -39,7 +45,7 @@ async def counting(connection: MongoConnection, groups: AbstractSet[Group]) -> A
     """Around a call that counts jobs before it knows what it has written, and corrects that.
 
     Where the call is cut off in between, the counters of its groups are in doubt, and put right by the next call that
-    counts in them: its own repeat, as a rule. A large group's is not: it may stay off by that batch.
+    counts in them: its own repeat, as a rule. A large group's is left to `audit_group`.
     """
     in_doubt = connection.doubtful & groups
     connection.doubtful -= in_doubt  # so that calls within this one leave them to it
@@ -59,3 +65,25 @@ async def _recount(connection: MongoConnection, queue: str, group: str) -> None:
         if not found or actual == found[0]["count"] or actual > EXACT:
             break
         await correct(connection, queue, group, noted=found[0]["count"], actual=actual)
+
+
+async def audit_group(connection: MongoConnection, group: Document, *, now: int) -> int:
+    """The counter of a large group, put right where nobody has done so within the hour.
+
+    Jobs end meanwhile, so what was counted may belong to any moment between two looks at the counter: only what is
+    wrong for each of them is corrected. A batch that is under way may be taken for wrong, and is put right again an
+    hour later: errors do not add up.
+    """
+    noted, at = int(group["count"]), group.get("audited_at")
+    if at is not None and now - AUDIT_EVERY < at <= now:
+        return noted
+    place = {"name": group["name"]}
+    if not await connection.update_one({**place, "audited_at": at}, {"$set": {"audited_at": now}}):
+        return noted  # another one does it
+    actual = await count_by_index(connection, group["queue"], group["of"], most=EVERY_ONE)
+    (after,) = await connection.find(place, {"_id": 0, "count": 1}, limit=1) or [group]
+    least, most = sorted((noted, int(after["count"])))
+    wrong = max(0, actual - most) - max(0, least - actual)
+    if wrong:
+        await connection.update_one(place, {"$inc": {"count": wrong}})
+    return int(after["count"]) + wrong

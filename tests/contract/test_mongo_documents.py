@@ -353,7 +353,7 @@ async def test_a_dead_boots_claims_under_way_are_all_recovered(store: MongoStore
     await peer.close()
 
 
-async def test_counts_of_many_finished_jobs_come_from_counters_that_agree(store: MongoStore) -> None:
+async def test_counts_of_many_finished_jobs_come_from_counters_that_agree(store: MongoStore, space: MongoSpace) -> None:
     await _beat(store)
     now, total = SystemClock().now(), 2_304
     jobs, keep = store.get(Jobs), Keep(count=2_200)
@@ -370,6 +370,12 @@ async def test_counts_of_many_finished_jobs_come_from_counters_that_agree(store:
     assert (pruned.removed, pruned.more) == (104, False)
     assert (await inspection.counts([QUEUE]))[QUEUE].completed == 2_200
     assert await inspection.audit(QUEUE) == []
+    for wrong in (64, -64):  # as a process leaves it that dies while it ends jobs
+        space.change({"state": "group"}, {"$inc": {"count": wrong}})
+        now += 3_600_001
+        pruned = await retention.prune([QUEUE], now=now, adoption_window=10**9, limit=128)
+        assert (pruned.removed, (await inspection.counts([QUEUE]))[QUEUE].completed) == (0, 2_200)
+        assert await inspection.audit(QUEUE) == []
 
 
 # -- the store ---------------------------------------------------------------------------------------------------------
