@@ -231,9 +231,11 @@ class Worker(Actor):
         while True:
             before = self._runs.started
             await self.stage.clock.sleep(HAND_ON_SECONDS)
-            rate = max(self._runs.started - before, rate / 2)  # jobs started in the time that others should not wait
+            started = self._runs.started - before  # in the time that others should not wait
+            rate = max(started, rate / 2)
             self._claims.follow(rate)
-            self._runs.hand_back(claimed_before=self.stage.clock.now() - round(HAND_ON_SECONDS * 1000))
+            old = self.stage.clock.now() - round(HAND_ON_SECONDS * 1000)
+            self._runs.hand_back(claimed_before=old, soon=started)
             wanted = concurrency + round(min(rate, AHEAD * concurrency))
             suspects = bool(self._claims.suspects)
             for queue, inflow in self._inflows.items():

@@ -109,8 +109,11 @@ class Runs:
         if self._waiting and not self._starting:
             self._start_waiting()
 
-    def hand_back(self, *, claimed_before: int) -> None:
-        """Runs that have been waiting for a slot since then: others may have one free."""
+    def hand_back(self, *, claimed_before: int, soon: int = 0) -> None:
+        """Runs that have been waiting for a slot since then: others may have one free. `soon`: if no more than so many
+        wait, all have one in a moment; given to others, they would come behind whatever the broker holds."""
+        if sum(map(len, self._waiting.values())) <= soon:
+            return
         for runs in list(self._waiting.values()):
             for run in [run for run in runs if run.started_at < claimed_before]:
                 self._interrupt(run, Interruption.WAITED)

@@ -168,7 +168,10 @@ def test_what_has_waited_too_long_for_a_slot_is_handed_back() -> None:
         scene.start("young", claimed_at=2000)
         while not begun:
             await asyncio.sleep(0)
-        scene.runs.hand_back(claimed_before=1500)
+        scene.runs.hand_back(claimed_before=1500, soon=2)  # both begin in a moment
+        await asyncio.sleep(0)
+        assert not scene.ends
+        scene.runs.hand_back(claimed_before=1500, soon=1)
         going.set()
         await scene.runs.idle.wait()
         assert begun == ["runs", "young"]
