@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 from typing import TYPE_CHECKING
 
 from .errors import ConfigurationError
@@ -25,10 +26,16 @@ ATTRIBUTES = {
 
 
 def resource(service: str) -> Resource:
-    """Of this process. OTEL_SERVICE_NAME and OTEL_RESOURCE_ATTRIBUTES count before `service`."""
+    """Of this process, which has an instance's id of its own: what it counts must not be taken for another one's.
+    OTEL_SERVICE_NAME and OTEL_RESOURCE_ATTRIBUTES count before `service` and before that id."""
     from opentelemetry.sdk.resources import Resource  # only where OpenTelemetry is wanted
 
-    named = {} if "OTEL_SERVICE_NAME" in os.environ else {"service.name": service}
+    given = os.environ.get("OTEL_RESOURCE_ATTRIBUTES", "")
+    named = {}
+    if "OTEL_SERVICE_NAME" not in os.environ and "service.name=" not in given:
+        named["service.name"] = service
+    if "service.instance.id=" not in given:
+        named["service.instance.id"] = f"{socket.gethostname()}-{os.getpid()}"
     return Resource.create(named)
 
 

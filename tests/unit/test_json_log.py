@@ -11,8 +11,10 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+import typer
 
-from callboard import Context
+from callboard import ConfigurationError, Context
+from callboard.runtime.cli.failures import logged_ending
 from callboard.runtime.context import RUNNING
 from callboard.runtime.json_log import MAX_EXCEPTION, MAX_MESSAGE, JsonFormatter
 
@@ -135,6 +137,31 @@ def test_the_lines_of_the_tasks_own_logger_name_its_job_in_threads_of_its_own_to
     adapter.info("here")
     (line,) = log.lines
     assert (line["job_id"], line["queue"], line["attempt"]) == ("job-1", "mail", 2)
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "level"),
+    [(ConfigurationError("wrong"), 2, "error"), (KeyError("our own fault"), 1, "critical")],
+)
+def test_what_ends_a_process_is_a_record(
+    error: Exception, code: int, level: str, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail() -> None:
+        raise error
+
+    assert logged_ending(fail) == code
+    (line,) = [json.loads(JsonFormatter().format(record)) for record in caplog.records]
+    assert line["level"] == level
+    assert ("exception" in line) == (level == "critical")
+    assert capsys.readouterr().err == ""
+
+
+def test_an_end_that_was_told_already_is_not_told_again() -> None:
+    def leave() -> None:
+        raise typer.Exit(70)
+
+    with pytest.raises(typer.Exit):
+        logged_ending(leave)
 
 
 def test_the_json_log_needs_nothing_of_opentelemetry() -> None:
