@@ -47,7 +47,7 @@ def make_tracing(on: bool) -> Tracing | None:
 
 
 class Rule(Struct, frozen=True):
-    """What may be dropped without asking the sampler. `drops_unsampled`: runs whose parent is not sampled. `bound`: runs
+    """What is dropped without asking the sampler. `drops_unsampled`: runs whose parent is not sampled. `bound`: runs
     that begin a trace, if the lower half of its id is not less; None: those are left to the sampler."""
 
     drops_unsampled: bool = False
