@@ -21,7 +21,9 @@ class Submit {
                 new AMQP.BasicProperties.Builder().contentType("application/json").deliveryMode(2).replyTo("amq.rabbitmq.reply-to").build(),
                 job.getBytes("UTF-8"));
             channel.waitForConfirmsOrDie(30_000);
-            System.out.println(replies.poll(30, TimeUnit.SECONDS));
+            String reply = replies.poll(30, TimeUnit.SECONDS); // comes once the job is stored
+            if (reply == null) throw new TimeoutException("no reply in 30 s; submit again with the same id");
+            System.out.println(reply);
         }
     }
 }

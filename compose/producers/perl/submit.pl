@@ -1,8 +1,8 @@
 # perl submit.pl QUEUE ID TASK ARGS [DELAY] [KEY]    with libanyevent-rabbitmq-perl of Debian
-use strict; use warnings; use AnyEvent::RabbitMQ;
+use strict; use warnings; use AnyEvent::RabbitMQ; use JSON::PP;
 my ($queue, $id, $task, $args, $delay, $key) = @ARGV;
 my ($user, $pass, $host, $port) = ($ENV{CALLBOARD_BROKER} // 'amqp://guest:guest@127.0.0.1:5672') =~ m{//(.*?):(.*?)\@([^:/]+):?(\d*)};
-my $job = sprintf '{"id": "%s", "task": "%s", "args": %s, "delay": %s, "deduplication": {"id": "%s"}}', $id, $task, $args, $delay // 0, $key // $id;
+my $job = encode_json {id => $id, task => $task, args => decode_json($args), delay => ($delay // 0) + 0, deduplication => {id => $key // $id}};
 my ($done, $failed) = (AnyEvent->condvar, sub { die "submit.pl: failed: ", ref $_[0] ? $_[0]->method_frame->reply_text : "@_", "\n" });
 my $publish = sub {
     my $channel = shift;

@@ -11,5 +11,5 @@ channel.confirm_select
 channel.basic_publish(JSON.generate(job), "#{ENV['CALLBOARD_NAMESPACE'] || 'callboard'}.submit", queue,
                       content_type: 'application/json', persistent: true, mandatory: true, reply_to: 'amq.rabbitmq.reply-to')
 channel.wait_for_confirms
-puts replies.pop
+puts Timeout.timeout(30) { replies.pop } # comes once the job is stored; without it, submit again with the same id
 connection.close
