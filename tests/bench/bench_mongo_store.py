@@ -21,9 +21,10 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from mongo_drivers import driver_table
 from pymongo.monitoring import CommandListener, CommandStartedEvent
 from pymongo.write_concern import WriteConcern
-from store_life import BOOT, HISTORY, PAYLOAD, QUEUE, RESULT, WEEK, Life, Spent, spent
+from store_life import BOOT, HISTORY, PAYLOAD, QUEUE, RESULT, WEEK
 
 from callboard.metadata.contract import (
     Delays,
@@ -44,7 +45,6 @@ from servers import MongoServer
 
 KEEP = Keep(age=WEEK, count=2_000)
 ROUNDS = {1: 150, 128: 30}
-BATCH, PHASE, PHASE_ROUNDS = 64, 1_280, 5
 
 
 class Trips(CommandListener):
@@ -150,48 +150,8 @@ def report(size: int, benches: dict[str, Bench]) -> None:
         print(f"{name:18} {statistics.median(counts):5.0f} " + " ".join(cells))
 
 
-async def phases(url: str, pid: int) -> None:
-    """Each step of a life for many jobs, so that what the server and the driver cost can be told apart."""
-    print(f"\nCPU us a job, in calls of {BATCH}: of mongod, of the caller by each driver ({PHASE:,} jobs a step)")
-    print(f"{'step':18} " + " ".join(f"{driver + ': mongod':>16} {'caller':>8}" for driver in DRIVERS))
-    found: dict[str, dict[str, list[Spent]]] = {}
-    spaces = {driver: MongoSpace(url, driver) for driver in DRIVERS}
-    stores = {driver: space.store() for driver, space in spaces.items()}
-    for store in stores.values():
-        await store.open()
-    for turn in range(PHASE_ROUNDS):
-        for driver, store in stores.items():
-            life = Life(store, batch=BATCH, keep=Keep(age=WEEK, count=100_000))
-            await life.beat()
-            ids, fresh = ([f"{turn}-{what}-{n}" for n in range(PHASE)] for what in ("kept", "fresh"))
-            steps: dict[str, Callable[[], Awaitable[None]]] = {
-                "enqueue": lambda life=life, ids=ids: life.enqueue(ids),
-                "published": lambda life=life, ids=ids: life.published(ids),
-                "claim": lambda life=life, ids=ids: life.claim(ids),
-                "finish": lambda life=life, ids=ids: life.finish(ids),
-                "enqueue, unsent": lambda life=life, ids=fresh: life.enqueue(ids),
-                "claim, unsent": lambda life=life, ids=fresh: life.claim(ids),
-            }
-            for name, step in steps.items():
-                found.setdefault(name, {}).setdefault(driver, []).append((await spent(pid, step)).per(PHASE))
-            await life.finish(fresh)
-    for driver, store in stores.items():
-        await store.close()
-        await spaces[driver].delete()
-    totals = dict.fromkeys(DRIVERS, 0.0)
-    for name, by_driver in found.items():
-        cells = []
-        for driver, some in by_driver.items():
-            server, own = statistics.median(one.server for one in some), statistics.median(one.own for one in some)
-            if "unsent" not in name:
-                totals[driver] += server
-            cells.append(f"{server:16.1f} {own:8.1f}")
-        print(f"{name:18} " + " ".join(cells))
-    print(f"{'the four':18} " + " ".join(f"{total:16.1f} {'':8}" for total in totals.values()))
-
-
 async def main(url: str, pid: int) -> None:
-    await phases(url, pid)
+    print("\n".join(await driver_table(url, pid)))
     for size in ROUNDS:
         report(size, {driver: await bench(url, driver, size) for driver in DRIVERS})
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import asyncio
 import json
 import sys
 import tempfile
@@ -53,6 +54,13 @@ def mongo_version(mongo: MongoServer) -> str:
         return str(client.server_info()["version"])
 
 
+def drivers_beside(mongo: MongoServer) -> list[str]:
+    from mongo_drivers import driver_table  # needs Motor, which a run on Redis does without
+
+    say("MongoDB by each driver")
+    return asyncio.run(driver_table(mongo.url, mongo.pid))
+
+
 def run(given: argparse.Namespace) -> dict[str, object]:
     rounds = given.rounds or (1 if given.quick else 5)
     results = Results()
@@ -78,6 +86,7 @@ def run(given: argparse.Namespace) -> dict[str, object]:
             growth.other_queue(scene, growth.FULL, results, say)
             scene.forget()
             growth.grow(scene, growth.FULL, results, say)
+        drivers = [] if mongo is None else drivers_beside(mongo)
     found = [*report.ratios(results.figures), *growth.growth_ratios(results.figures)]
     if mongo is not None:
         found = [one if one.at_least is None else structs.replace(one, at_least=MONGO_TIMES) for one in found]
@@ -87,6 +96,7 @@ def run(given: argparse.Namespace) -> dict[str, object]:
         "versions": versions,
         "rounds": rounds,
         "figures": results.figures,
+        "drivers": drivers,
         "ratios": found,
     }
 
@@ -107,7 +117,8 @@ def main() -> None:
     print(f"{done['machine']}; {done['servers']}; {'; '.join(done['versions'])}.")  # type: ignore[arg-type]
     print(f"Medians of {done['rounds']} rounds (least..most); {time.monotonic() - started:.0f} s in all.\n")
     tables = [report.table(figures), *([growth.growth_table(figures)] if "kept" in figures else [])]
-    text = "\n\n".join("\n".join(lines) for lines in [*tables, report.ratio_table(found)])
+    drivers = [done["drivers"]] if done["drivers"] else []
+    text = "\n\n".join("\n".join(lines) for lines in [*tables, *drivers, report.ratio_table(found)])
     # The peers keep their results in Redis, whatever Callboard's jobs are kept in.
     print(text if given.store == "redis" else text.replace("Redis", "the store"))
 
