@@ -5,8 +5,9 @@
     -> keep each ticket until its job is due -> publish -> published
 
 Any number of replicas: `take_due` hands each job to one of them, and `Turns` keeps the others from asking for it at the
-same moment. Jobs are taken AHEAD_MS before they are due, so that the store's answer is there in time. Nothing starts
-them meanwhile: nobody else has a ticket of that dispatch, and the outbox entry is due a grace later than the job.
+same moment. Jobs are taken LOOK_MS before they are due, so that the store's answer is there in time, and with them
+what is due within AHEAD_MS. Nothing starts them meanwhile: nobody else has a ticket of that dispatch, and the outbox
+entry is due a grace later than the job.
 
     a crash between                 leaves                       mended by
     take_due .. its ticket is due   waiting, outbox              the relay, a grace after the job is due
@@ -28,7 +29,8 @@ from ..runtime.rounds import RoundsActor
 from ..runtime.turns import Turns
 from ..runtime.wire import Command
 
-AHEAD_MS = 20  # in which a store answers, as a rule; for as long a job waits that could still be told to wait longer
+LOOK_MS = 30  # in which a store answers, as a rule
+AHEAD_MS = 60  # so a look takes several of a stream of jobs; for as long one waits that could be told to wait longer
 MAX_CLOCK_GAP_MS = 2000
 
 
@@ -86,7 +88,7 @@ class DelayedScanner(RoundsActor):
             if self.stage.metrics is not None and expected is not None:
                 self.stage.metrics.scanned(late=(self.stage.clock.now() - expected) / 1000)
             await self._send(due.ready)
-        elif expected is not None and expected + self._behind - AHEAD_MS <= now:
+        elif expected is not None and expected + self._behind - LOOK_MS <= now:
             self._turns.came_late()
         if due.next_due is not None:
             self._next = due.next_due if self._next is None else min(self._next, due.next_due)
@@ -99,7 +101,7 @@ class DelayedScanner(RoundsActor):
         longest = self._look_again - self.stage.clock.elapsed()
         if self._next is None:
             return longest
-        left = (self._next - self.stage.clock.now() + self._behind - AHEAD_MS) / 1000 + self._turns.wait
+        left = (self._next - self.stage.clock.now() + self._behind - LOOK_MS) / 1000 + self._turns.wait
         return min(longest, left)
 
     async def _send(self, ready: Sequence[Ready]) -> None:

@@ -2,7 +2,9 @@
 
 A look for due jobs reads a few that are due next as well. When their time has come, the next call takes them with its
 first trip, by a write that holds only if they are as they were read and the server's clock has reached their time too;
-what else there is, it reads meanwhile. Many jobs that are due at once are taken as everything else that becomes due.
+what else there is, it reads meanwhile. Who finds them taken by others foresees nothing until it gets some again: of
+several scanners one is first, as a rule, and the others would write in vain. Many jobs that are due at once are taken
+as everything else that becomes due.
 """
 
 from __future__ import annotations
@@ -20,8 +22,6 @@ from .taking import FIELDS, one_of, take
 from .work import Work, settle
 
 FEW = 8  # delayed jobs that a look reads; where all of them are due, there may be many
-FRESH = 3  # ms after which a job that was foreseen is likely to be taken by somebody else
-
 
 Change = Callable[[Record], None]
 
@@ -30,6 +30,7 @@ class MongoDelays:
     def __init__(self, connection: MongoConnection) -> None:
         self._connection = connection
         self._foreseen: list[Document] = []
+        self._first = True  # of several scanners, as it seems
 
     async def take_due(self, queues: Sequence[str], *, now: int, grace: int, limit: int, ahead: int = 0) -> Due:
         if not queues:
@@ -39,12 +40,14 @@ class MongoDelays:
         def wake(record: Record) -> None:
             record.wait(dispatch=record.dispatch + 1, due=until + grace, now=now)
 
-        timely = [one for one in self._foreseen if until - FRESH <= one["at"] <= until]
-        foreseen = [one for one in timely if one["queue"] in queues][:limit]
+        timely = [one for one in self._foreseen if one["at"] <= until and one["queue"] in queues]
+        foreseen = timely[:limit] if self._first else []
         self._foreseen = []
         taken, found = await asyncio.gather(
             self._take_foreseen(foreseen, wake, ahead), self._earliest(queues, FEW + len(foreseen))
         )
+        if foreseen:
+            self._first = len(taken) == len(foreseen)
         clock = found[0]["clock"] if found else await self._connection.clock()
         due_by = min(now, clock) + ahead
         names = {record.name for record in taken}
@@ -53,7 +56,9 @@ class MongoDelays:
         if due and (len(due) >= FEW or max(Counter(one["queue"] for one in due).values()) > limit):
             return await self._take_many(queues, taken, wake, due_by, limit, ahead, clock - now)
         if due:
-            taken += await self._take(due, wake)
+            more = await self._take(due, wake)
+            self._first = self._first or len(more) == len(due)
+            taken += more
         self._foreseen = left[len(due) :]
         next_due = self._foreseen[0]["at"] if self._foreseen else None
         return Due([record.ready(due_by=due_by - ahead) for record in taken], next_due, clock - now)
