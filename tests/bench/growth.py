@@ -13,7 +13,7 @@ from report import Ratio, cell, latency_cell, quotients
 from rounds import Figures, Results, percentile
 from scene import Scene
 
-from servers import RabbitMQServer
+from servers import OwnedProcess, RabbitMQServer
 
 COSTS = (
     ("enqueue_bulk", "producer_us"),
@@ -25,7 +25,8 @@ COSTS = (
 MARGIN = 1.15
 Workers = tuple[tuple[str, ...], ...]  # the queues of each, as arguments; the last one serves the backlog
 SERVED: dict[str, Workers] = {
-    "one worker for both": (("--queue", "other", "--queue", "bench"),),
+    "one worker, the other queue first": (("--queue", "other", "--queue", "bench"),),
+    "one worker, in turns": (("--queue", "bench=1", "--queue", "other=1"),),
     "a worker for each": (("--queue", "other"), ("--queue", "bench")),
 }
 
@@ -37,10 +38,20 @@ class Growth(Struct, frozen=True, kw_only=True):
     keep_seconds: float
     queues: int
     backlog: int
+    turns: int
     latency: int
 
 
-FULL = Growth(rounds=5, jobs=20_000, kept=1_000_000, keep_seconds=420.0, queues=1_000, backlog=200_000, latency=300)
+FULL = Growth(
+    rounds=5,
+    jobs=20_000,
+    kept=1_000_000,
+    keep_seconds=420.0,
+    queues=1_000,
+    backlog=200_000,
+    turns=3,
+    latency=200,
+)
 
 
 def grow(scene: Scene, growth: Growth, results: Results, say: Callable[[str], None]) -> None:
@@ -67,33 +78,45 @@ def grow(scene: Scene, growth: Growth, results: Results, say: Callable[[str], No
 
 
 def other_queue(scene: Scene, growth: Growth, results: Results, say: Callable[[str], None]) -> None:
-    """One worker for both queues, the other one first; or a worker for each. Idle first, then under the backlog."""
+    """How soon a job of the other queue starts, idle and under the backlog by turns: who else uses the machine slows
+    both."""
     for name, workers in SERVED.items():
-        place = scene.beside(f"two-{len(workers)}")
-        say(f"latency on another queue, idle and under a backlog of {growth.backlog:,}, {name}")
-        results.extend(name, "idle.start", _latency(place, workers, place.marks(1), growth)["start"])
-        path = place.marks(growth.backlog)
-        place.produce(CALLBOARD, "bulk", growth.backlog)
-        busy = _latency(place, workers, path, growth)
-        results.extend(name, "backlog.start", busy["start"])
-        results.extend(name, "backlog.left", busy["left"])
-        scene.forget()
+        place = scene.beside(f"two-{list(SERVED).index(name)}")
+        for number in range(growth.turns):
+            say(f"latency on another queue, {name}, turn {number + 1} of {growth.turns}")
+            results.extend(name, "idle.start", _latency(place, workers, place.marks(1), growth)["start"])
+            path = place.marks(growth.backlog)
+            place.produce(CALLBOARD, "bulk", growth.backlog)
+            busy = _latency(place, workers, path, growth)
+            results.extend(name, "backlog.start", busy["start"])
+            results.extend(name, "backlog.left", busy["left"])
+            results.extend(name, "backlog.rate", busy["rate"])
+            scene.forget()
 
 
 def _latency(place: Scene, workers: Workers, path: Path, growth: Growth) -> dict[str, list[float]]:
     marks = Marks(path)
     other = place.marks(growth.latency + 100)
-    started = [place.start_worker(CALLBOARD, 1, *queues, marks=path, other=other) for queues in workers]
+    started: list[OwnedProcess] = []
+    passed = 0
+
+    def work() -> None:
+        nonlocal passed
+        started.extend(place.start_worker(CALLBOARD, 1, *queues, marks=path, other=other) for queues in workers)
+        if marks.jobs == 1:
+            time.sleep(2.0)
+        else:
+            passed = place.wait_for(marks, marks.jobs // 50, started[-1], CALLBOARD)
+
     try:
-        time.sleep(2.0)
-        if marks.jobs > 1:
-            place.wait_for(marks, marks.jobs // 50, started[-1], CALLBOARD)
-        answer, _ = place.run_script(CALLBOARD, "latency", growth.latency, "other", marks=path, other=other)
+        answer, used = place.run_script(
+            CALLBOARD, "latency", growth.latency, "other", marks=path, other=other, before=work
+        )
         left = marks.jobs - marks.passed
     finally:
         for worker in started:
             worker.terminate()
-    return {**answer, "left": [float(left)]}
+    return {**answer, "left": [float(left)], "rate": [(marks.jobs - left - passed) / used.seconds]}
 
 
 def growth_table(figures: dict[str, Figures]) -> list[str]:
@@ -104,10 +127,11 @@ def growth_table(figures: dict[str, Figures]) -> list[str]:
     ):  # fmt: skip
         cells = [cell(figures[name][f"{measurement}.{cost}"]) for measurement, cost in COSTS]
         lines.append(f"| {title} | {' | '.join(cells)} |")
-    lines += ["", "| ms to the start of a job on another queue | idle | under the backlog |", "|---|---:|---:|"]
+    title = "ms to the start of a job on another queue"
+    lines += ["", f"| {title} | idle | under the backlog | the backlog's jobs/s meanwhile |", "|---|---:|---:|---:|"]
     for name in SERVED:
         idle, busy = (latency_cell(figures[name][f"{when}.start"]) for when in ("idle", "backlog"))
-        lines.append(f"| {name} | {idle} | {busy} |")
+        lines.append(f"| {name} | {idle} | {busy} | {cell(figures[name]['backlog.rate'])} |")
     return lines
 
 
@@ -126,7 +150,7 @@ def growth_ratios(figures: dict[str, Figures]) -> list[Ratio]:
         if name in figures:
             other = figures[name]
             ratio = percentile(other["backlog.start"], 99) / percentile(other["idle.start"], 99)
-            left = round(other["backlog.left"][0])
+            left = round(min(other["backlog.left"]))
             title = f"start on another queue under a backlog ({left:,} left at the end), p99, times idle: {name}"
             found.append(Ratio(name=title, values=[ratio], at_most=2.0))
     return found

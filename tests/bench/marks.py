@@ -2,7 +2,8 @@
 
 Standard library alone, since the peers import it in environments of their own. The file named by BENCH_MARKS holds, for
 N jobs, N moments (int64, ns of the machine's monotonic clock, which all processes share; 0: not run) and then N bytes
-that count the runs, so that a job which ran twice, or never, is seen.
+that count the runs, so that a job which ran twice, or never, is seen. Beside it, each process that runs a job notes its
+id once.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ _SLOT = 9
 
 class Marks:
     def __init__(self, path: Path) -> None:
+        self._joined = path.with_suffix(".joined")
         with path.open("r+b") as file:
             view = memoryview(mmap.mmap(file.fileno(), 0))
         self.jobs = len(view) // _SLOT
@@ -33,6 +35,15 @@ class Marks:
     def hit(self, number: int) -> None:
         self.runs[number] += 1
         self.moments[number] = time.monotonic_ns()
+
+    def join(self) -> None:
+        with self._joined.open("a") as file:
+            file.write(f"{os.getpid()}\n")
+
+    @property
+    def processes(self) -> int:
+        """How many have run a job, or are about to run their first."""
+        return len(set(self._joined.read_text().split())) if self._joined.exists() else 0
 
     @property
     def passed(self) -> int:
@@ -56,5 +67,6 @@ def hit(number: int, variable: str = "BENCH_MARKS") -> int:
     marks = _opened.get(variable)
     if marks is None:
         marks = _opened[variable] = Marks(Path(os.environ[variable]))
+        marks.join()
     marks.hit(number)
     return number

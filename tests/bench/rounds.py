@@ -13,18 +13,21 @@ Figures = dict[str, list[float]]  # one value a round, or many where each job ha
 
 
 class Sizes(Struct, frozen=True, kw_only=True):
-    """Jobs in one measurement. Ours are more where they take less time, so that each takes about as long."""
+    """Jobs in one measurement. Ours are more where they take less time, so that each takes about as long. `two`,
+    `peer_two`: for two processes, of which the second begins later, and is waited for."""
 
     single: int
     spread: int
     callers: int
     bulk: int
+    two: int
     peer: int
+    peer_two: int
     latency: int
 
 
-QUICK = Sizes(single=100, spread=3_000, callers=1_000, bulk=8_000, peer=1_000, latency=40)
-FULL = Sizes(single=400, spread=8_000, callers=4_000, bulk=40_000, peer=4_000, latency=200)
+QUICK = Sizes(single=100, spread=3_000, callers=1_000, bulk=8_000, two=60_000, peer=1_000, peer_two=2_000, latency=40)
+FULL = Sizes(single=400, spread=8_000, callers=4_000, bulk=40_000, two=100_000, peer=4_000, peer_two=6_000, latency=200)
 
 
 class Results:
@@ -76,8 +79,8 @@ def ours(scene: Scene, sizes: Sizes, results: Results) -> None:
     plain.extra = {**scene.extra, "CALLBOARD_BROKER": f"{scene.broker.url}?frames=plain"}
     add("one_worker_plain", plain.drain(CALLBOARD, path))
 
-    path = scene.marks(sizes.bulk)
-    scene.produce(CALLBOARD, "bulk", sizes.bulk)
+    path = scene.marks(sizes.two)
+    scene.produce(CALLBOARD, "bulk", sizes.two)
     add("two_workers", scene.drain(CALLBOARD, path, processes=2))
     latency(scene, CALLBOARD, sizes, results)
 
@@ -99,8 +102,8 @@ def peer(scene: Scene, contestant: Contestant, sizes: Sizes, results: Results) -
     add("one_worker_single", drained)  # each job is a message of its own to them, however it was enqueued
     add("one_worker_bulk", drained)
 
-    path = scene.marks(sizes.peer)
-    scene.produce(contestant, "bulk", sizes.peer)
+    path = scene.marks(sizes.peer_two)
+    scene.produce(contestant, "bulk", sizes.peer_two)
     add("two_workers", scene.drain(contestant, path, processes=2))
     latency(scene, contestant, sizes, results)
     if contestant is DRAMATIQ:

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -19,6 +20,7 @@ from redis import Redis
 from servers import MongoServer, OwnedProcess, RabbitMQServer, RedisServer
 
 WARM = 0.1  # the first part of a drain, in which the worker starts, is not counted
+LEAST_LEFT = 0.25  # of the jobs, when the last of several processes has begun
 LIMIT_SECONDS = 300.0  # for one measurement
 
 
@@ -125,9 +127,15 @@ class Scene:
     # --- measurements ---
 
     def run_script(
-        self, contestant: Contestant, *arguments: object, marks: Path | None = None, other: Path | None = None
+        self,
+        contestant: Contestant,
+        *arguments: object,
+        marks: Path | None = None,
+        other: Path | None = None,
+        before: Callable[[], None] = lambda: None,
     ) -> tuple[dict[str, Any], Used]:
-        """A script's answer, and what was used between its `ready` and its answer."""
+        """A script's answer, and what was used between its `ready` and its answer. `before` is called when it is ready,
+        and not counted."""
         log = self.folder / f"{contestant.name}.log"
         with (
             log.open("ab") as errors,
@@ -146,17 +154,18 @@ class Scene:
             try:
                 if process.stdout.readline() != "ready\n":
                     raise self._failed(f"{contestant.name} {arguments}: did not get ready", log)
-                before = self.used()
+                before()
+                start = self.used()
                 process.stdin.write("go\n")
                 process.stdin.flush()
                 answered = process.stdout.readline()
-                after = self.used()
+                end = self.used()
                 if not answered:
                     raise self._failed(f"{contestant.name} {arguments}: no answer", log)
                 process.wait(60)
             finally:
                 process.kill()
-        return json.loads(answered), between(before, after)
+        return json.loads(answered), between(start, end)
 
     def produce(self, contestant: Contestant, how: str, jobs: int, *, first: int = 0) -> dict[str, float]:
         answer, used = self.run_script(contestant, how, jobs, first)
@@ -172,12 +181,16 @@ class Scene:
         )
 
     def drain(self, contestant: Contestant, path: Path, processes: int = 1) -> dict[str, float]:
-        """Start a worker over the backlog, and measure from `WARM` of the jobs to the last. Every job must have run
-        exactly once."""
+        """Start a worker over the backlog, and measure from `WARM` of the jobs, or from where all its processes take
+        part, to the last. Every job must have run exactly once."""
         marks = Marks(path)
         worker = self.start_worker(contestant, processes, *self._queue(contestant), marks=path)
         try:
-            first = self.wait_for(marks, int(marks.jobs * WARM), worker, contestant)
+            first = self.wait_for(marks, int(marks.jobs * WARM), worker, contestant, processes=processes)
+            if marks.jobs - first < marks.jobs * LEAST_LEFT:
+                raise BenchFailed(
+                    f"{contestant.name}: too few jobs, {first} had run before all its processes took part"
+                )
             before = self.used(worker.pid)
             self.wait_for(marks, marks.jobs, worker, contestant)
             after = self.used(worker.pid)
@@ -208,9 +221,12 @@ class Scene:
     def _queue(self, contestant: Contestant) -> tuple[str, ...]:
         return ("--queue", "bench") if contestant is CALLBOARD else ()
 
-    def wait_for(self, marks: Marks, jobs: int, worker: OwnedProcess, contestant: Contestant) -> int:
+    def wait_for(
+        self, marks: Marks, jobs: int, worker: OwnedProcess, contestant: Contestant, *, processes: int = 1
+    ) -> int:
+        """How many have run by the time that `jobs` of them have, and so many processes take part."""
         deadline = time.monotonic() + LIMIT_SECONDS
-        while marks.passed < jobs:
+        while marks.passed < jobs or (marks.processes < processes and marks.passed < marks.jobs):
             if not worker.running or time.monotonic() > deadline:
                 raise self._failed(
                     f"{contestant.name}: the worker ended or stood still at {marks.passed} of {jobs} jobs",
