@@ -28,7 +28,7 @@ from .standing import Standing, Standings
 from .work import in_time, watermarks
 
 FRESH = 100  # ms: of a younger job nobody has noted yet that it was sent, which is done ten times a second
-FEW = 4  # tickets that are tried unseen whatever their age: who has no more of them is idle
+FEW = 4  # tickets that are tried unseen whatever their age, unless the last few were all known to be sent
 MOMENTS = 4  # at which the jobs of a batch were made: each is a statement, and more cost more than a look
 _FIELDS = {
     "_id": 0, "name": 1, "state": 1, "dispatch": 1, "created_at": 1, "revision": 1, "attempts": 1, "fence": 1,
@@ -52,22 +52,28 @@ async def quickly(
     """The answers that are known, by id."""
     if len({ticket.id for ticket in tickets}) < len(tickets) or any(ticket.adopt is not None for ticket in tickets):
         return {}
-    if _may_be_as_made(quick, tickets):
+    young = all(quick.now - FRESH < (ticket.created_at or 0) <= quick.now for ticket in tickets)
+    unseen = young or (len(tickets) <= FEW and not standings.are_sent(quick.queue))
+    if unseen and _may_be_as_made(quick, tickets):
         standing = await standings.look(quick.queue, quick.owner)
         if not standing.open:
             return {}
         fence, revision = standing.clock_now(loop_time()), _revision(connection, quick)
         statements = _claims_unseen(connection, quick, tickets, standing, fence, revision)
-        if (await connection.write(statements)).count == len(tickets):
+        claimed = (await connection.write(statements)).count
+        if claimed == len(tickets):
             return {ticket.id: Claimed(ticket.id, Verdict.CLAIMED, fence, 1) for ticket in tickets}
-        if len(tickets) <= FEW:
+        if young and len(tickets) <= FEW:  # most likely not recorded yet
             return {}
+        standings.found(quick.queue, sent=claimed == 0)
     names = {job_name(quick.queue, ticket.id): ticket for ticket in tickets}
     standing, found = await asyncio.gather(
         standings.look(quick.queue, quick.owner),
         connection.find_numbers({"name": {"$in": list(names)}, "state": {"$in": [DUE, SENT]}}, _FIELDS),
     )
     plain = [one for one in found if _is_plain(one, names[one["name"]], quick)]
+    if any(one["state"] == DUE for one in found):
+        standings.found(quick.queue, sent=False)
     if not standing.open or not plain:
         return {}
     clock, revision = standing.clock_now(loop_time()), _revision(connection, quick)
@@ -108,9 +114,6 @@ def _may_be_as_made(quick: Quick, tickets: Sequence[Ticket]) -> bool:
     return (
         quick.alone_from != 0
         and all(ticket.dispatch == 1 for ticket in tickets)
-        and (
-            len(tickets) <= FEW or all(quick.now - FRESH < (ticket.created_at or 0) <= quick.now for ticket in tickets)
-        )
         and len({ticket.created_at for ticket in tickets}) <= MOMENTS
     )
 

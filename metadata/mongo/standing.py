@@ -1,6 +1,6 @@
 """Whether a boot may claim in a queue: its row, the pause, and the server's clock, as one look finds them.
 
-A look serves the claims of the next moments too, a fifth of the claim window: each of them ends by the deadline that
+A look serves the claims of the next moments too, half of the claim window: each of them ends by the deadline that
 belongs to the look (see `window.py`), however old it is by then. What would refuse a claim is always looked at anew.
 """
 
@@ -14,7 +14,7 @@ from .connection import MongoConnection
 from .names import WORKER, queue_name, row_name
 
 _FIELDS = {"_id": 0, "name": 1, "state": 1, "dead": 1, "paused": 1, "marks": 1, "clock": {"$toLong": "$$NOW"}}
-SERVES = 5  # a look serves for this part of the claim window
+SERVES = 2  # a look serves for this part of the claim window; the rest is for the write
 MOST = 1_000  # queues that are remembered
 
 
@@ -44,6 +44,7 @@ class Standings:
     def __init__(self, connection: MongoConnection) -> None:
         self._connection = connection
         self._known: dict[str, Standing] = {}
+        self._sent: set[str] = set()  # queues whose latest claims found jobs that were known to be sent
 
     async def look(self, queue: str, owner: str, *, anew: bool = False) -> Standing:
         known = self._known.get(queue)
@@ -71,3 +72,13 @@ class Standings:
 
     def forget(self, queue: str) -> None:
         self._known.pop(queue, None)
+
+    def are_sent(self, queue: str) -> bool:
+        """Whether the queue's jobs are likely to be known as sent when they are claimed."""
+        return queue in self._sent
+
+    def found(self, queue: str, *, sent: bool) -> None:
+        if not sent or len(self._sent) >= MOST:
+            self._sent.discard(queue)
+        else:
+            self._sent.add(queue)
