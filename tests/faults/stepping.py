@@ -3,8 +3,9 @@
     run(Deployed(...), ["intake"], Moment("Jobs.enqueue", "after"))      kills its own process (-9) at the first one
     run(Deployed(...), ["intake"], None, trace)              goes on until it is terminated; writes each step down
 
-A worker among them runs the tasks of faults/workload.py. What an actor stands on is wrapped, call by call; the actor is
-the real one, and so are the servers. A step "after" its call is one whose answer has come and has not been looked at.
+A worker among them runs the tasks of faults/workload.py, in QUEUE. What an actor stands on is wrapped, call by call;
+the actor is the real one, and so are the servers. A step "after" its call is one whose answer has come and has not been
+looked at.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ from callboard.runtime.testing import running
 from faults.fleet import Deployed
 from faults.workload import BACKOFF_SECONDS, QUEUES, RETRIES, work, work_in_thread
 
+QUEUE = QUEUES[0]
 ACK = "ack"
 ACK_IS_SENT_SECONDS = 0.1  # what is acked in a tick of the loop is written at its end
 
@@ -161,11 +163,11 @@ async def _run(deployed: Deployed, actors: Sequence[str], steps: Steps) -> None:
     app.steps = steps
     if "worker" in actors:
         for task in (work, work_in_thread):
-            app.task(name=task.name, retries=RETRIES, backoff=BACKOFF_SECONDS)(task.function)
+            app.task(name=task.name, queue=QUEUE, retries=RETRIES, backoff=BACKOFF_SECONDS)(task.function)
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
     async with app:
-        async with running(app, actors=actors, queues=QUEUES if "worker" in actors else ()):
+        async with running(app, actors=actors):
             await stop.wait()
         await app.connections.producer.drain()
         await app.connections.dispatcher.flush()

@@ -28,7 +28,7 @@ from faults.fleet import CONNECTED, LEASE_SECONDS, SERVES, Member, actor
 from faults.proxy import Conditions, Direction, Proxy
 from faults.scene import LOOK_SECONDS, Scene, elapsed
 from faults.workload import APP, QUEUES
-from servers import MongoServer, RabbitMQServer, RedisServer
+from servers import MongoServer, RabbitMQServer, RedisServer, ServerFailed
 
 WORKERS = [f"worker-{number}" for number in (1, 2, 3, 4)]
 OTHERS = ("delayed-scanner", "repeatable-scheduler", "stalled-recovery", "intake", "retention")
@@ -38,6 +38,7 @@ AIM_SECONDS = 10.0  # for a worker to be in the middle of a run
 LONGEST_STOP = 2.5  # leases
 LONGEST_DARKNESS = 1.0  # of a connection, in leases
 HEARTBEAT_SECONDS = 5  # of AMQP
+STARTS = 3  # of a server
 
 Fault = Callable[[Member], Awaitable[None]]
 Restart = Callable[[], Awaitable[None]]
@@ -219,7 +220,13 @@ class Storm:
     async def _restart(self, server: DurableStore | RabbitMQServer) -> None:
         await asyncio.to_thread(server.kill)
         await asyncio.sleep(self._random.uniform(0, LEASE_SECONDS))
-        await asyncio.to_thread(server.start)
+        for attempt in range(1, STARTS + 1):
+            try:
+                await asyncio.to_thread(server.start)
+                break
+            except ServerFailed:  # on a machine with little to spare, a boot may take longer than it is given
+                if attempt == STARTS:
+                    raise
         self.done[f"{type(server).__name__} restarted"] += 1
 
     async def __aenter__(self) -> Self:

@@ -30,6 +30,7 @@ from callboard import Callboard
 from callboard.actors.intake import letters_of
 from callboard.brokers.rabbitmq.codec import shape
 from callboard.brokers.topology import Names
+from callboard.runtime.actor import MAILBOX_LETTERS
 from callboard.runtime.clock import SystemClock
 from callboard.runtime.connections import Connections
 from callboard.runtime.dead_letter import Filter
@@ -39,14 +40,17 @@ from callboard.runtime.replies import MAX_REPLY, reply
 from callboard.runtime.settings import Settings
 from callboard.runtime.strict_json import Refusal
 from callboard.runtime.submission import MAX_MESSAGE, Refused, Submission, SubmissionReader
-from callboard.runtime.wire import decode_body, decode_bundle, decode_command, decode_events, encode_body
+from callboard.runtime.wire import Malformed, decode_body, decode_bundle, decode_command, decode_events, encode_body
 from faults.door import QUEUE, Door, good, resident, unfinished
+from faults.fleet import actor
 from faults.hostile import CONTROL, DEAD, EVENTS, JOBS, SUBMIT, Case, cases
+from faults.workload import APP
 
 CASES = int(os.environ.get("FUZZ_CASES") or 5000)
 SOAK_SECONDS = float(os.environ.get("SOAK_SECONDS") or 60)
 AT_ONCE = 2  # cases that hypothesis draws together, which is quicker; of many, the later ones would be dull
 AFTERWARDS = 100
+MAILBOXES = 5  # worker, scanner, recovery, scheduler, retention; intakes have none
 MAX_HEADERS = 32 * 1024  # bytes that we read of a message
 MEMORY = 100 * 1024 * 1024
 FAST = {"CALLBOARD_UNKNOWN_TASK_GRACE": "0"}
@@ -133,10 +137,18 @@ async def throw(door: Door, *, seed: int, first: int) -> None:
 
     ours = Counter(letter.reason for letter in letters if letter.exchange == door.names.submit)
     theirs = Counter(letter.reason for letter in letters if letter.exchange == door.names.jobs)
+    commands = [letter for letter in letters if letter.exchange == door.names.control]
+    no_commands = [body for body in thrown[CONTROL] if isinstance(read := decode_command(body), Malformed)
+                   and not read.later]  # fmt: skip
     print(f"{len(found)} cases, {len(submissions)} submissions: {len(jobs)} jobs taken in, refused {dict(codes)}")
-    print(f"{len(thrown[JOBS])} bundles: {dict(theirs)}; {len(thrown[CONTROL])} commands")
+    print(f"{len(thrown[JOBS])} bundles: {dict(theirs)}; {len(thrown[CONTROL])} commands, ", end="")
+    print(f"{len(no_commands)} of them none, {len(commands)} letters of these")
     assert ours == codes
     assert theirs["malformed"] == broken
+    assert {letter.body for letter in commands} <= {*no_commands}
+    # Each actor puts so many aside in a minute, and counts the others.
+    assert len(commands) <= MAILBOXES * MAILBOX_LETTERS
+    assert commands or first or not no_commands
     assert [job_id for job_id, record in zip(known, recorded, strict=True) if record is None] == []
     assert unfinished(finals, after) == []
 
@@ -147,6 +159,7 @@ KEYS = {SUBMIT: QUEUE, JOBS: QUEUE, CONTROL: "all", EVENTS: f"{QUEUE}.completed"
 async def fuzz(door: Door, seeds: Iterator[int]) -> None:
     """A round for each seed, all on the same actors."""
     door.start()
+    door.fleet.start("others", actor("repeatable-scheduler", "retention", app=APP))
     await door.up()
     intake = door.fleet["intake-1"]
     before = resident(intake.pid)
