@@ -131,7 +131,10 @@ def delayed_view(job: Job) -> DelayedInfo:
 def could_run_since(job: Job) -> int:
     """Of a waiting or delayed job, ms: when it was made, became due, or its run before ended, whichever came last. One
     that had ended and was brought back by `retry`: when it was sent, if it was."""
-    last = _attempt.decode(job.history[-1]) if job.history else None
+    try:
+        last = _attempt.decode(job.history[-1]) if job.history else None
+    except msgspec.MsgspecError:  # by a process of another version
+        last = None
     ended = 0 if last is None else last.ended_at or 0
     sent = job.sent_at or 0 if last is not None and last.outcome in FINAL else 0
     return max(job.created_at, job.run_at or 0, ended, sent)

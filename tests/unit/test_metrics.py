@@ -15,15 +15,16 @@ from prometheus_client.parser import text_string_to_metric_families
 from callboard import Callboard
 from callboard.metadata.contract import Claimed, Counts, Ending, Inspection, Outcome, QueueControl, Verdict
 from callboard.metadata.errors import StoreUnavailable
-from callboard.metadata.job import State
+from callboard.metadata.job import Job, State
 from callboard.runtime.clock import SystemClock
+from callboard.runtime.job_view import Attempt, could_run_since
 from callboard.runtime.metrics import COUNTED, OTHER, Instrument, Kind, Metrics, Reading, Value
 from callboard.runtime.prometheus import exposition
 from callboard.runtime.queue_gauges import ASKED, MOST_QUEUES, QueueGauges
 from callboard.runtime.readings import REPORTED
 from callboard.runtime.run import Run
 from callboard.runtime.telemetry_names import ATTRIBUTES
-from callboard.runtime.wire import Ticket
+from callboard.runtime.wire import Ticket, encode
 
 ROOT = Path(__file__).parents[2]
 
@@ -175,6 +176,33 @@ async def test_depth_age_and_outbox_are_those_of_the_store() -> None:
     assert 0.04 <= value(families, "callboard_overdue_seconds", queue="mail") < 60
     assert value(families, "callboard_outbox_jobs", queue="mail") in (0, 1)
     assert value(families, "callboard_queues") == 1
+
+
+def kept(**changes: Any) -> Job:
+    given: dict[str, Any] = {
+        "id": "j", "queue": "q", "task": "t", "payload": b"{}", "priority": 5, "created_at": 1_000,
+        "state": State.WAITING, "dispatch": 1,
+    }  # fmt: skip
+    return Job(**(given | changes))
+
+
+def ended(outcome: str, at: int) -> bytes:
+    return encode(Attempt(attempt=1, dispatch=1, worker="w", outcome=outcome, ended_at=at))
+
+
+@pytest.mark.parametrize(
+    ("job", "since"),
+    [
+        (kept(), 1_000),
+        (kept(run_at=5_000), 5_000),
+        (kept(run_at=5_000, history=(ended("retried", 7_000),)), 7_000),
+        (kept(history=(ended("retried", 7_000),), sent_at=8_000), 7_000),
+        (kept(history=(ended("failed", 7_000),), sent_at=90_000), 90_000),  # brought back by hand
+        (kept(history=(b'{"of": "a later version"}',)), 1_000),
+    ],
+)
+def test_a_job_waits_since_the_latest_of_what_kept_it(job: Job, since: int) -> None:
+    assert could_run_since(job) == since
 
 
 class SlowStore:
