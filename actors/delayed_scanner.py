@@ -86,7 +86,7 @@ class DelayedScanner(RoundsActor):
         if due.ready:
             self._turns.got_some()
             if self.stage.metrics is not None and expected is not None:
-                self.stage.metrics.scanned(late=(self.stage.clock.now() - expected) / 1000)
+                self.stage.metrics.scanned(late=max(0, self.stage.clock.now() - expected) / 1000)
             await self._send(due.ready)
         elif expected is not None and expected + self._behind - LOOK_MS <= now:
             self._turns.came_late()
