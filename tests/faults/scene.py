@@ -43,7 +43,7 @@ from redis_space import RedisSpace
 FINAL = [state for state in State if state.final]
 WORKERS = 3
 ACTORS = WORKERS + 2 + 2 + 1  # scanners, recoveries, retention
-UP_SECONDS = 20.0
+UP_SECONDS = 60.0
 SETTLE_SECONDS = 25.0
 LOOK_SECONDS = 0.1
 PAGE = 1000
