@@ -7,8 +7,8 @@ It routes, orders and redelivers as RabbitMQ does (memory_server.py) and can be 
     broker.reconnect()      # declares every topology again, starts every consumer again
 
 Queues hold what is published until somebody takes it, without a limit: they are as large as the process allows.
-Messages live as long as the server, which each object makes for itself unless it is given that of another one; exclusive
-queues as long as the connection.
+Messages live as long as the server, which each object makes for itself unless it is given that of another one;
+exclusive queues as long as the connection.
 """
 
 from __future__ import annotations
