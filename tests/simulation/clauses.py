@@ -145,14 +145,6 @@ class FinishWithoutFence(MemoryJobs):
         return super()._finish(data, outcome, *rest)
 
 
-class ClaimsOfTheDead(MemoryJobs):
-    async def claim(
-        self, queue: str, owner: str, tickets: Sequence[Any], *, now: int, keep_expired: Any, alone_from: Any = None
-    ) -> Any:
-        data = self._queues[queue]
-        return [self._claim(data, owner, ticket, now, keep_expired, alone_from) for ticket in tickets]
-
-
 class OneLook(Observations):
     """Who has not moved between two looks is dead."""
 
@@ -275,7 +267,6 @@ CLAUSES: dict[str, Laws] = {
     "one claim for each dispatch": Laws(store=_store(Jobs=ClaimsWhatIsTaken)),
     "a worker knows what it has started": Laws(actors={"worker": ForgetfulWorker}),
     "a finish is fenced": Laws(store=_store(Jobs=FinishWithoutFence)),
-    "the dead claim nothing": Laws(store=_store(Jobs=ClaimsOfTheDead), faults=_slowness),
     "a lease is watched for its time": Laws(actors={"stalled-recovery": HastyRecovery}),
     "what is forgotten leaves a tombstone": Laws(
         store=_store(Jobs=NoTombstones), settings=FORGETFUL, faults=_late_copies, linger=9.0
@@ -298,7 +289,6 @@ FOUND: dict[str, int] = {
     "one claim for each dispatch": 0,
     "a worker knows what it has started": 0,
     "a finish is fenced": 10,
-    "the dead claim nothing": 92,
     "a lease is watched for its time": 0,
     "what is forgotten leaves a tombstone": 1,
     "old tickets of unknown jobs are not adopted": 0,
