@@ -124,7 +124,7 @@ class Deployment:
             return
         self._health = health = Health(self.app.connections, watch)
         await watching.enter_async_context(health)
-        readings = None if metrics is None else self._readings(metrics, health)
+        readings = None if metrics is None else self._readings(metrics, health, watching)
         if settings.health_port is not None:
             server = HealthServer(
                 health.report,
@@ -141,7 +141,7 @@ class Deployment:
             otlp.start()
             watching.push_async_callback(asyncio.to_thread, otlp.stop)
 
-    def _readings(self, metrics: Metrics, health: Health) -> Readings:
+    def _readings(self, metrics: Metrics, health: Health, watching: AsyncExitStack) -> Readings:
         """What is kept in the queues is told by one process: that of the actor which looks after all of them."""
         app, store = self.app, self.app.connections.store
         asks = any(actor.kind == "stalled-recovery" for actor in self.actors) and Inspection in store.capabilities
@@ -149,6 +149,7 @@ class Deployment:
             return Readings(metrics, health.report, None)
         ours = {task.declared.queue for task in app.tasks.values()}
         gauges = QueueGauges(store, app.clock, queues=self.options.queues, preferred=ours.__contains__)
+        watching.push_async_callback(gauges.close)
         return Readings(metrics, health.report, gauges)
 
     def _check_capabilities(self) -> None:

@@ -2,9 +2,9 @@
 wants to know.
 
 One process asks for all of them: the one that runs stalled-recovery, which looks after every queue and its outbox
-anyway. An answer serves everybody for a second, and for twenty times as long as the store took for it, so that
-whoever asks, and however often, the store spends at most a twentieth of its time on it. At most MOST_QUEUES queues
-are looked at, those of the app's tasks first.
+anyway. One look at a time, of at most MOST_QUEUES queues, those of the app's tasks first. It serves everybody for a
+second, and for twenty times as long as it took, a minute at most: so whoever asks, and however often, the store spends
+a twentieth of its time on it. Who asks while a long look is under way gets what the one before has seen, and its age.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ from .metrics import MOST_SERIES, Instrument, Kind, Reading, Value
 
 MOST_QUEUES = MOST_SERIES
 FRESH_SECONDS = 1.0
-REST = 20.0  # times as long as an answer took, until the store is asked again
+REST = 20.0  # times as long as a look took, until the next one
+MOST_REST_SECONDS = 60.0
 TOGETHER = 32  # queues whose oldest job is read at a time; a record may hold a megabyte
 PATIENCE_SECONDS = 3.0  # of a thread that asks the loop
 
@@ -72,7 +73,14 @@ QUEUES = Instrument(
     unit="{queue}",
     help=f"Queues that the store knows; of more than {MOST_QUEUES} the others have no gauges.",
 )
-ASKED = (JOBS, OLDEST, OVERDUE, OUTBOX, PAUSED, QUEUES)
+AGE = Instrument(
+    name="callboard_queues_age_seconds",
+    semantic="callboard.queues.age",
+    kind=Kind.GAUGE,
+    unit="s",
+    help="How long ago the look at the queues ended that these gauges tell of.",
+)
+ASKED = (JOBS, OLDEST, OVERDUE, OUTBOX, PAUSED, QUEUES, AGE)
 
 _STATES = (State.WAITING, State.DELAYED, State.ACTIVE, State.FAILED)
 
@@ -90,28 +98,49 @@ class QueueGauges:
         self._queues = tuple(queues)
         self._preferred = preferred
         self._loop = asyncio.get_running_loop()
-        self._looking = asyncio.Lock()
+        self._looking: asyncio.Task[None] | None = None
         self._readings: Sequence[Reading] = ()
+        self._read_at = 0.0
         self._fresh_until = float("-inf")
 
     def ask(self) -> Sequence[Reading]:
-        """From another thread than the loop's. Nothing where the store is away, or the loop does not run."""
+        """From another thread than the loop's, within PATIENCE_SECONDS. Nothing where the store is away, or nothing was
+        read yet."""
         asked = asyncio.run_coroutine_threadsafe(self.read(), self._loop)
         try:
             return asked.result(PATIENCE_SECONDS)
-        except (TimeoutError, CancelledError, MetadataError):
-            asked.cancel()
+        except TimeoutError:
+            asked.cancel()  # only the waiting for the look
+            return self._told()
+        except CancelledError:  # the process ends
             return ()
 
     async def read(self) -> Sequence[Reading]:
-        """Raises StoreUnavailable."""
-        async with self._looking:
-            began = self._clock.elapsed()
-            if began >= self._fresh_until:
-                self._readings = await self._look()
-                ended = self._clock.elapsed()
-                self._fresh_until = ended + max(FRESH_SECONDS, REST * (ended - began))
-            return self._readings
+        """What is fresh enough, or the result of a look; nothing where the store is away."""
+        if self._clock.elapsed() >= self._fresh_until:
+            if self._looking is None or self._looking.done():
+                self._looking = self._loop.create_task(self._look_once())
+            await asyncio.shield(self._looking)
+        return self._told()
+
+    async def close(self) -> None:
+        if self._looking is not None:
+            self._looking.cancel()
+            await asyncio.wait([self._looking])
+
+    def _told(self) -> Sequence[Reading]:
+        readings = self._readings
+        return (*readings, Reading(AGE, [Value((), self._clock.elapsed() - self._read_at)])) if readings else ()
+
+    async def _look_once(self) -> None:
+        began = self._clock.elapsed()
+        try:
+            readings = await self._look()
+        except MetadataError:  # what was seen before is not told for what is
+            readings = ()
+        ended = self._clock.elapsed()
+        self._readings, self._read_at = readings, ended
+        self._fresh_until = ended + min(MOST_REST_SECONDS, max(FRESH_SECONDS, REST * (ended - began)))
 
     async def _look(self) -> Sequence[Reading]:
         known = self._queues or await self._control.queues()

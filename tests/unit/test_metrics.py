@@ -245,6 +245,12 @@ async def test_the_store_spends_at_most_a_twentieth_of_its_time_on_whoever_asks_
         clock.moment += 2_000
         await gauges.read()
         assert store.looks == 2
+        store.seconds = 3_600
+        clock.moment += 41_000
+        await gauges.read()
+        clock.moment += 61_000  # the longest rest
+        await gauges.read()
+        assert store.looks == 4
 
 
 async def test_of_many_queues_those_of_the_app_come_first_and_the_rest_is_only_counted() -> None:
@@ -257,12 +263,45 @@ async def test_of_many_queues_those_of_the_app_come_first_and_the_rest_is_only_c
     assert value(families, "callboard_queues") == 5_001
 
 
-class NoStore(SlowStore):
+class FickleStore(SlowStore):
+    """Is `away`, or answers once it may go `on`."""
+
+    def __init__(self, clock: StillClock) -> None:
+        super().__init__(clock, seconds=0, queues=["a"])
+        self.away = False
+        self.on = asyncio.Event()
+
     async def queues(self) -> Sequence[str]:
-        raise StoreUnavailable("memory", "it is away")
+        await self.on.wait()
+        if self.away:
+            raise StoreUnavailable("memory", "it is away")
+        return await super().queues()
 
 
 async def test_without_its_store_a_process_has_no_gauges_and_no_error() -> None:
+    clock = StillClock(0)
+    store = FickleStore(clock)
+    store.on.set()
     async with opened() as app:
-        gauges = gauges_of(app, NoStore(StillClock(0), seconds=0, queues=[]))
+        gauges = gauges_of(app, store, clock)
+        assert await asyncio.to_thread(gauges.ask) != ()
+        store.away = True
+        clock.moment += 10_000
         assert await asyncio.to_thread(gauges.ask) == ()
+
+
+async def test_a_look_that_takes_long_goes_on_and_who_asks_meanwhile_gets_what_was_seen_before() -> None:
+    clock = StillClock(0)
+    store = FickleStore(clock)
+    async with opened() as app:
+        gauges = gauges_of(app, store, clock)
+        first = asyncio.create_task(gauges.read())
+        assert await asyncio.to_thread(gauges.ask) == ()  # nothing was seen yet, after some seconds
+        store.on.set()
+        families = read(await first)
+        assert value(families, "callboard_queues_age_seconds") == 0
+        store.on.clear()
+        clock.moment += 30_000
+        families = read(await asyncio.to_thread(gauges.ask))
+        assert value(families, "callboard_queues_age_seconds") == 30
+        await gauges.close()
