@@ -127,9 +127,10 @@ async def test_what_actors_do_is_on_their_metrics_page_and_reaches_a_collector(
     assert latest["callboard.jobs", frozenset(waiting.items())].value == 1
 
 
+@pytest.mark.parametrize(
+    "place", ["rabbitmq+redis", "rabbitmq+mongodb"], indirect=True
+)  # in memory there is one process
 async def test_each_actor_tells_its_own_and_one_of_them_what_is_kept(place: Place) -> None:
-    if not place.shared:
-        pytest.skip("in memory all actors are in one process")
     ports = {kind: free_port() for kind in KINDS}
     async with place.open() as app:
         await app.queue("jobs").add("nobody", [], delay=60)
