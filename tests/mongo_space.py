@@ -26,8 +26,11 @@ class MongoSpace:
     its indexes costs the server more than most tests. For tests that leave the indexes alone.
     """
 
-    def __init__(self, url: str, driver: str = "pymongo", *, again: bool = False) -> None:
+    def __init__(
+        self, url: str, driver: str = "pymongo", *, again: bool = False, claim_window: int = CLAIM_WINDOW
+    ) -> None:
         self.url = url
+        self._claim_window = claim_window
         self.driver = driver
         self.database = urlsplit(url).path.strip("/") or "callboard"
         self._again = again
@@ -38,7 +41,7 @@ class MongoSpace:
     def store(self) -> MongoStore:
         """A closed store on this namespace."""
         if self.driver == "pymongo":
-            return MongoStore.from_url(self.url, namespace=self.namespace, claim_window=CLAIM_WINDOW)
+            return MongoStore.from_url(self.url, namespace=self.namespace, claim_window=self._claim_window)
         return self.store_on(DRIVERS[self.driver](self.url))
 
     def store_on(self, client: Any) -> MongoStore:
@@ -48,7 +51,7 @@ class MongoSpace:
 
     def store_with(self, client: Any) -> MongoStore:
         """A closed store on a client that somebody else closes."""
-        return MongoStore(client, database=self.database, namespace=self.namespace, claim_window=CLAIM_WINDOW)
+        return MongoStore(client, database=self.database, namespace=self.namespace, claim_window=self._claim_window)
 
     def documents(self, **where: Any) -> list[dict[str, Any]]:
         with MongoClient[dict[str, Any]](self.url) as client:

@@ -43,10 +43,13 @@ async def claim(
         wanted = [ticket.adopt.deduplication for ticket in some if ticket.adopt is not None]
         keys = [window_key(queue, one.id) for one in wanted if one is not None]
         names = [job_name(queue, ticket.id) for ticket in some]
-        # Who looks again may have missed the deadline of the last look.
-        standing, _ = await asyncio.gather(
-            standings.look(queue, owner, anew=bool(looked)), work.load(names, keys=keys, without=LEAN, clocked=False)
-        )
+        if looked:  # the deadline of the last look may have been missed: from the next one on nothing else takes time
+            await work.load(names, keys=keys, without=LEAN, clocked=False)
+            standing = await standings.look(queue, owner, anew=True)
+        else:
+            standing, _ = await asyncio.gather(
+                standings.look(queue, owner, anew=True), work.load(names, keys=keys, without=LEAN, clocked=False)
+            )
         looked.append(standing)
         work.noted = standing.marks
         if standing.alive:
