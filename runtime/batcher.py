@@ -106,7 +106,7 @@ class Batcher(Generic[Item, Answer]):
                 await self._run(batch, parts)
         finally:
             # By itself, not by a callback: the next call begins a tick sooner, behind those who were answered just now.
-            self._calls.discard(asyncio.current_task())  # type: ignore[arg-type]
+            self._calls.discard(asyncio.current_task())
             self._schedule()
 
     def _take(self) -> tuple[list[Item], list[_Part[Item, Answer]]]:

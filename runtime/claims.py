@@ -174,6 +174,7 @@ class Claims:
                 self._host.lease_lost(boot)
                 return
             now = self._stage.clock.now()
+            settled: list[Pending] = []
             for position, (one, answer) in enumerate(zip(pending, answers, strict=True)):
                 if answer.verdict is Verdict.CLAIMED or answer.verdict is Verdict.MINE:
                     ticket = one.ticket
@@ -185,7 +186,7 @@ class Claims:
                     else:
                         self._host.copy_refused()
                         self._claimed -= 1
-                    one.parcel.settle()
+                    settled.append(one)
                 else:
                     self._claimed -= 1
                     if position in early:
@@ -193,6 +194,8 @@ class Claims:
                     else:
                         self._refused(queue, one, answer.verdict)
             self._runs.begin()
+            for one in settled:  # behind the start of the runs: they need not wait for acks to be written
+                one.parcel.settle()
 
     async def _ask(
         self, queue: str, boot: str, tickets: Sequence[ClaimTicket], alone_from: int | None

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 
 from ..brokers.contract import Broker
 from ..brokers.errors import BrokerError, BrokerUnavailable
 from ..brokers.message import Message, Receipt
 from ..brokers.topology import Names
-from ..metadata.contract import MAX_BATCH, Enqueued, Jobs, Ready, Sent, Store
+from ..metadata.contract import MAX_BATCH, Jobs, Ready, Sent, Store
 from ..metadata.errors import MetadataError, StoreUnavailable
 from .batcher import Batcher
 from .clock import Clock
@@ -52,17 +52,14 @@ class Dispatcher:
         """Publish; what became of each. UNKNOWN after the confirm timeout or without a connection, never raised."""
         return await self._batcher.submit(ready)
 
-    def start(
-        self, ready: Sequence[Ready], *, recording: asyncio.Future[list[Enqueued]]
-    ) -> asyncio.Future[list[Receipt]]:
-        """`send`, begun while the jobs are being recorded; at least one job. They are `published` once they are there:
-        the mark would pass by a record that is not."""
+    def start(self, ready: Sequence[Ready]) -> tuple[asyncio.Future[list[Receipt]], Callable[[], None]]:
+        """`send`, begun while the jobs are being recorded; at least one job. They are `published` only once the second
+        that is answered here was called, when they are there: the mark would pass by a record that is not."""
         jobs = {(job.queue, job.id) for job in ready}
         self._unrecorded |= jobs
-        recording.add_done_callback(lambda _: self._unrecorded.difference_update(jobs))
         sending = self._batcher.put(ready)
         sending.add_done_callback(_looked_at)
-        return sending
+        return sending, lambda: self._unrecorded.difference_update(jobs)
 
     def send_soon(self, ready: Sequence[Ready]) -> None:
         """Publish without waiting. Beyond MAX_BACKGROUND sends nothing is done: the relay will do it."""

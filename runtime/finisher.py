@@ -6,7 +6,6 @@ answered `recorded`, and one whose lease was lost is refused and counted.
 
 from __future__ import annotations
 
-import asyncio
 from collections import deque
 from collections.abc import Callable, Coroutine, Sequence
 
@@ -67,8 +66,7 @@ class Finisher:
         self._waiting.setdefault(run.queue, deque()).append(run)
         if run.queue not in self._busy:
             self._busy.add(run.queue)
-            # At the end of this tick of the loop: whatever else ends in it goes along.
-            asyncio.get_running_loop().call_soon(self._spawn, self._send(run.queue))
+            self._spawn(self._send(run.queue))  # begins with the next tick: whatever else ends in this one goes along
 
     async def _send(self, queue: str) -> None:
         waiting = self._waiting[queue]

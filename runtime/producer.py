@@ -6,8 +6,9 @@
 `enqueue` says yes when the job is on stable storage: after the store alone where the store is durable, else after the
 store and the broker's confirm. `confirm=True` always waits for both.
 
-A job is sent once it is recorded; a lone one whose id was made for it at the same time, which spares its worker the
-store's round trip. Its ticket may then be there before its record. Crash cases:
+A job is sent once it is recorded; a lone one whose id was made for it at the same time, its ticket a little sooner,
+since that has the longer way: it spares its worker the store's round trip. Its ticket may then be there before its
+record. Crash cases:
 
     ticket sent .. record written, we are dead     the worker adopts the job (nobody had a yes)
     ticket claimed before the record is written    the worker adopts it, and keeps its record long enough for the write
@@ -64,10 +65,12 @@ class Producer:
         sending: asyncio.Future[list[Receipt]] | None = None
         try:
             if fresh and self._may_send_at_once(jobs):
-                recording = self._batcher.put(jobs)  # first: its bytes leave before the ticket's
-                sending = self._dispatcher.start(
-                    [Ready(job.queue, job.id, 1, job.priority, job.payload) for job in jobs], recording=recording
+                # The ticket's bytes leave first: it has the longer way.
+                sending, recorded = self._dispatcher.start(
+                    [Ready(job.queue, job.id, 1, job.priority, job.payload) for job in jobs]
                 )
+                recording = self._batcher.put(jobs)
+                recording.add_done_callback(lambda _: recorded())
                 answers = [_ours(answer) for answer in await recording]
             else:
                 answers = await self._batcher.submit(jobs)

@@ -11,7 +11,7 @@ import pytest
 from callboard.brokers.errors import BrokerUnavailable
 from callboard.brokers.message import Message, Receipt
 from callboard.brokers.topology import Names, Topology
-from callboard.metadata.contract import Enqueued, Jobs, Ready, Sent
+from callboard.metadata.contract import Jobs, Ready, Sent
 from callboard.metadata.errors import StoreUnavailable
 from callboard.runtime.clock import SystemClock
 from callboard.runtime.dispatcher import EPOCH_AGAIN_SECONDS, PUBLISHED_DELAY_SECONDS, Dispatcher
@@ -218,12 +218,12 @@ async def test_a_single_send_makes_a_message_of_its_own(scene: Scene) -> None:
 
 
 async def test_what_is_sent_while_it_is_recorded_is_noted_once_it_is_recorded(scene: Scene) -> None:
-    recording: asyncio.Future[list[Enqueued]] = asyncio.get_running_loop().create_future()
-    await scene.dispatcher.start([ready("a")], recording=recording)
+    sending, recorded = scene.dispatcher.start([ready("a")])
+    await sending
     await scene.dispatcher.send([ready("b")])
     await asyncio.sleep(2 * PUBLISHED_DELAY_SECONDS)
     assert [sent.id for sent in scene.jobs.sent] == ["b"]
-    recording.set_result([])
+    recorded()
     async with asyncio.timeout(60):
         while len(scene.jobs.sent) < 2:
             await asyncio.sleep(0.01)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
@@ -46,18 +46,17 @@ class FakeStore:
 class FakeDispatcher:
     def __init__(self) -> None:
         self.sent: list[str] = []
+        self.recorded: list[str] = []
         self.receipt = Receipt.CONFIRMED
 
-    def start(
-        self, ready: Sequence[Ready], *, recording: asyncio.Future[list[Enqueued]] | None = None
-    ) -> asyncio.Future[list[Receipt]]:
+    def start(self, ready: Sequence[Ready]) -> tuple[asyncio.Future[list[Receipt]], Callable[[], None]]:
         self.sent += [one.id for one in ready]
         future: asyncio.Future[list[Receipt]] = asyncio.get_running_loop().create_future()
         future.set_result([self.receipt for _ in ready])
-        return future
+        return future, lambda: self.recorded.extend(one.id for one in ready)
 
     async def send(self, ready: Sequence[Ready]) -> list[Receipt]:
-        return await self.start(ready)
+        return await self.start(ready)[0]
 
     def send_soon(self, ready: Sequence[Ready]) -> None:
         self.start(ready)
@@ -91,7 +90,7 @@ def job(id: str = "a", **more: Any) -> NewJob:
 async def test_a_lone_job_with_an_id_of_its_own_is_sent_while_it_is_recorded(durable: bool) -> None:
     scene = Scene(durable=durable)
     sent, (answer,) = await scene.enqueue_slowly([job()])
-    assert sent == scene.dispatcher.sent == ["a"]
+    assert sent == scene.dispatcher.sent == scene.dispatcher.recorded == ["a"]
     assert answer.admission is Admission.CREATED
 
 
