@@ -247,6 +247,14 @@ def _slowness(random: Random) -> Faults:
     )  # fmt: skip
 
 
+def _zombies(random: Random) -> Faults:
+    """Processes that go on after others have given them up."""
+    return structs.replace(
+        Faults.drawn(random, seconds=2.5), pauses=0.8, pause_seconds=2.0, partitions=0.5, crashes=0.0, stops=0.0,
+        crash_at_call=0.0, purges=0.0,
+    )  # fmt: skip
+
+
 def _lost_messages(random: Random) -> Faults:
     return structs.replace(Faults.drawn(random, seconds=FAULT_SECONDS), lost_messages=0.3, purges=0.0)
 
@@ -266,7 +274,7 @@ CLAUSES: dict[str, Laws] = {
     "lost tickets are noticed": Laws(store=_store(Jobs=NoReconciliation), faults=_purges),
     "one claim for each dispatch": Laws(store=_store(Jobs=ClaimsWhatIsTaken)),
     "a worker knows what it has started": Laws(actors={"worker": ForgetfulWorker}),
-    "a finish is fenced": Laws(store=_store(Jobs=FinishWithoutFence)),
+    "a finish is fenced": Laws(store=_store(Jobs=FinishWithoutFence), faults=_zombies),
     "a lease is watched for its time": Laws(actors={"stalled-recovery": HastyRecovery}),
     "what is forgotten leaves a tombstone": Laws(
         store=_store(Jobs=NoTombstones), settings=FORGETFUL, faults=_late_copies, linger=9.0
@@ -288,7 +296,7 @@ FOUND: dict[str, int] = {
     "lost tickets are noticed": 12,
     "one claim for each dispatch": 0,
     "a worker knows what it has started": 0,
-    "a finish is fenced": 10,
+    "a finish is fenced": 27,
     "a lease is watched for its time": 0,
     "what is forgotten leaves a tombstone": 1,
     "old tickets of unknown jobs are not adopted": 0,
@@ -301,6 +309,7 @@ WITH_THEM: dict[str, Laws] = {
     "tickets that get lost": Laws(faults=_purges),
     "late copies of forgotten jobs": Laws(settings=FORGETFUL, faults=_late_copies, linger=9.0),
     "tombstones that are soon gone": Laws(settings=FORGETS_SOON, faults=_late_copies, linger=9.0),
+    "processes that were given up": Laws(faults=_zombies),
     "requests that arrive late": Laws(faults=_slowness),
     "a store that fires in two steps": Laws(store=_store(Schedules=FiresInTwoSteps)),
     "no reconciliation": Laws(settings=LOST_TICKETS, faults=_without_purges),

@@ -34,7 +34,7 @@ def main() -> int:
     for seed in seeds:
         if seed % 16 == 0:
             gc.collect()
-        if seed % 1000 == 0 and seed != given.seed:
+        if seed % 100 == 0 and seed != given.seed:
             print(f"{seed - given.seed} runs, {wrong} with violations", flush=True)
         try:
             report = run(seed, trace=print if given.trace else None)

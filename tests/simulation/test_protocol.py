@@ -17,7 +17,7 @@ from simulation.scene import WHOLE, Laws, run
 SECONDS = 25.0  # of runs in tests/run; a run takes some 20 ms
 FEWEST = 10
 MAIN = Path(__file__).with_name("main.py")
-SEEDS = 150  # of a search for what a clause prevents
+SEEDS = 400  # of a search for what a clause prevents
 
 
 def runs_within(seconds: float, *, first: int) -> int:
