@@ -295,6 +295,22 @@ async def test_no_claim_is_written_past_its_deadline(store: MongoStore, space: M
     assert [one["state"] for one in space.documents(id="job")] == ["waiting-due"]
 
 
+async def test_a_job_just_made_is_claimed_by_a_write_without_a_look_at_it(space: MongoSpace) -> None:
+    own, seen = MongoSpace(space.url, claim_window=60_000), Seen()
+    client: Any = AsyncMongoClient(space.url, event_listeners=[seen])
+    store = own.store_on(client)
+    await store.open()
+    await _beat(store)
+    for id, commands in (("first", ["find", "update"]), ("second", ["update"])):  # `find`: the worker's row
+        await _enqueue(store, id)
+        seen.commands.clear()
+        assert await _claim(store, id) == [id]
+        assert [next(iter(command)) for command in seen.commands] == commands
+    assert await store.get(Inspection).audit(QUEUE) == []
+    await store.close()
+    await own.delete()
+
+
 async def _claim_all(store: MongoStore, ids: list[str], boot: str = BOOT) -> None:
     for id in ids:
         await _claim(store, id, boot=boot)
