@@ -18,6 +18,9 @@ _PASSING = frozenset({
     6, 7, 24, 50, 64, 79, 89, 91, 100, 112, 134, 189, 202, 246, 262, 317, 358, 384, 9001, 10058, 10107, 11600, 11602,
     13388, 13435, 13436, 14031,
 })  # fmt: skip
+# What a standalone server answers to a repeat that the driver numbers as for a replica set, while it does not know yet
+# what it talks to: seen where one came back after a crash. Nothing was written.
+_NUMBERED = "Transaction numbers are only allowed on a replica set member or mongos"
 _REFUSED = frozenset({8, 13, 18, 31, 8000})  # credentials, permissions
 _UNAVAILABLE = (driver.ConnectionFailure, driver.WTimeoutError, driver.ExecutionTimeout, driver.WaitQueueTimeoutError)
 
@@ -42,7 +45,8 @@ def translated(error: Failure, store: str) -> MetadataError:
         )
     if codes & _REFUSED:
         return StoreError(f"store {store} refused the credentials or a command: {text}")
-    if isinstance(error, (*_UNAVAILABLE, OSError)) or codes & _PASSING or _unconfirmed(error):
+    passing = codes & _PASSING or _unconfirmed(error) or _NUMBERED in str(error)
+    if isinstance(error, (*_UNAVAILABLE, OSError)) or passing:
         return StoreUnavailable(store, text)
     return StoreError(f"store {store}: {text}")
 
