@@ -83,7 +83,7 @@ class Producer:
         ready = [
             Ready(job.queue, answer.id, answer.dispatch, job.priority, job.payload)
             for job, answer in zip(jobs, answers, strict=True)
-            if answer.admission in _NEW and answer.state is State.WAITING
+            if answer.admission in _NEW and answer.state is State.WAITING and self._is_due(job.run_at)
         ]
         self._wake_scanner(jobs, answers)
         if not confirm and self._durable:
@@ -110,9 +110,13 @@ class Producer:
         ready: list[Ready] = []
         for queue in {queue for queue, _ in again}:
             for job in await self._inspection.get(queue, [job_id for name, job_id in again if name == queue]):
-                if job is not None and job.outbox is Outbox.DUE:
+                if job is not None and job.outbox is Outbox.DUE and self._is_due(job.run_at):
                     ready.append(Ready(queue, job.id, job.dispatch, job.priority, job.payload))
         return ready
+
+    def _is_due(self, run_at: int | None) -> bool:
+        """Else a scanner took it a little before its time, since an earlier call recorded it, and sends the ticket."""
+        return run_at is None or run_at <= self._clock.now()
 
     def _may_send_at_once(self, jobs: Sequence[NewJob]) -> bool:
         """Where the store is idle, so that its write is sooner done than the ticket is delivered."""

@@ -47,7 +47,7 @@ Queues = Annotated[
         "-q",
         metavar="NAME[=WEIGHT]",
         help="Serve this queue; may be repeated. Without weights, an earlier queue's jobs go first; with them, each "
-        "queue gets its share. Default: a worker serves the queues of its app's tasks, in turns; other actors serve all.",
+        "queue gets its share. Default: a worker serves the queues of its app's tasks in turns; other actors all.",
     ),
 ]
 Concurrency = Annotated[int, typer.Option(min=1, max=10_000, metavar="N", help="Jobs a worker runs at a time.")]

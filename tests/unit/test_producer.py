@@ -9,12 +9,13 @@ from typing import Any
 import pytest
 
 from callboard.brokers.message import Receipt
-from callboard.metadata.contract import Admission, Enqueued, Inspection, Jobs, QueueControl, Ready
+from callboard.metadata.contract import Admission, Delays, Enqueued, Inspection, Jobs, QueueControl, Ready
 from callboard.metadata.errors import StoreUnavailable
 from callboard.metadata.job import Deduplication, NewJob, State
 from callboard.runtime.clock import SystemClock
 from callboard.runtime.errors import EnqueueUncertain
 from callboard.runtime.producer import AT_ONCE, Producer
+from callboard.runtime.registry import make_store
 from callboard.runtime.settings import Settings
 
 
@@ -61,7 +62,7 @@ class FakeDispatcher:
     def send_soon(self, ready: Sequence[Ready]) -> None:
         self.start(ready)
 
-    def command_soon(self, routing_key: str, command: object) -> None: ...
+    def delayed_soon(self, queue: str, run_at: int) -> None: ...
 
 
 class Scene:
@@ -147,3 +148,19 @@ async def test_after_the_store_did_not_answer_nothing_is_sent_before_it_has_answ
     sent, _ = await scene.enqueue_slowly([job("c")])
     assert sent == ["a"]
     assert scene.dispatcher.sent == ["a", "c"]
+
+
+async def test_the_ticket_of_a_job_that_is_taken_before_its_time_is_its_scanners_to_send() -> None:
+    store, dispatcher = make_store("memory://", namespace="producer"), FakeDispatcher()
+    await store.open()
+    fake: Any = dispatcher
+    settings = Settings(broker="memory://", store="memory://")
+    producer = Producer(store=store, dispatcher=fake, settings=settings, clock=SystemClock())
+    now = SystemClock().now()
+    await producer.enqueue([job(run_at=now + 20_000)], confirm=True)
+    due = await store.get(Delays).take_due(["q"], now=now, grace=0, limit=1, ahead=30_000)
+    assert [ready.id for ready in due.ready] == ["a"]
+    (answer,) = await producer.enqueue([job(run_at=now + 20_000)], confirm=True)
+    assert answer.state is State.WAITING
+    assert dispatcher.sent == []
+    await store.close()

@@ -184,8 +184,9 @@ class SimulatedBroker:
         if self._closed or not self._memory.connected:
             return
         self.disconnect()
-        self.at_process(self.latency(), self._notice, False)
-        self.at_server(seconds, self._reconnect)
+        latency = self.latency()
+        self.at_process(latency, self._notice, False)
+        self.at_server(max(seconds, latency), self._reconnect)  # a client connects again once it has seen the loss
 
     def disconnect(self) -> None:
         self.number += 1
