@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # submit.sh QUEUE ID TASK ARGS [DELAY] [KEY]    with Debian's amqp-tools: submit.sh emails a-1 emails.send '["a@b.c"]'
-# Prints the reply, for which the user needs a queue of its own (configure and read ^amq\.gen-); NO_REPLY=1: neither.
+# Prints the reply, for which the user has to configure and read ^amq\.gen- (PROTOCOL.md). NO_REPLY=1: no reply, no rights.
 set -euo pipefail
 queue="$1" id="$2" task="$3" args="$4" delay="${5:-0}" key="${6:-$id}"
 url="${CALLBOARD_BROKER:-amqp://guest:guest@127.0.0.1:5672}"

@@ -89,6 +89,46 @@ async def test_a_producer_may_submit_and_be_answered_and_nothing_else(
     await broker.purge(NAMES.intake)
 
 
+async def connected(server: RabbitMQServer, user: str) -> aio_pika.abc.AbstractConnection:
+    """As a user with the rights that PROTOCOL.md gives one of this name."""
+    await asyncio.to_thread(server.ctl, "add_user", user, "secret")
+    await asyncio.to_thread(server.ctl, *commands(f"set_permissions {user}"))
+    return await aio_pika.connect(server.url.replace("guest:guest", f"{user}:secret"))
+
+
+async def test_a_producer_with_a_queue_for_its_replies_reads_its_own_and_no_other(
+    server: RabbitMQServer, broker: RabbitMQBroker
+) -> None:
+    async with await connected(server, "asker") as connection, await aio_pika.connect(server.url) as operator:
+        channel, other = await connection.channel(), await operator.channel()
+        replies = await channel.declare_queue(exclusive=True)
+        await (await channel.get_exchange(NAMES.submit, ensure=False)).publish(aio_pika.Message(b"{}"), "emails")
+        await other.default_exchange.publish(aio_pika.Message(b"yes"), replies.name)
+        assert (await replies.get(timeout=60)).body == b"yes"
+        theirs = await other.declare_queue(exclusive=True)
+        for queue in (theirs.name, NAMES.intake, NAMES.dead):
+            closed = await connection.channel()
+            with pytest.raises((ChannelClosed, AMQPError), match=r"ACCESS_REFUSED|RESOURCE_LOCKED|access to"):
+                await (await closed.get_queue(queue, ensure=False)).consume(print)
+    await broker.purge(NAMES.intake)
+
+
+async def test_who_listens_to_events_hears_them_and_may_submit_nothing(
+    server: RabbitMQServer, broker: RabbitMQBroker
+) -> None:
+    async with await connected(server, "listener") as connection, await aio_pika.connect(server.url) as operator:
+        channel = await connection.channel()
+        queue = await channel.declare_queue(exclusive=True)
+        await queue.bind(NAMES.events, "emails.*")
+        events = await (await operator.channel()).get_exchange(NAMES.events, ensure=False)
+        await events.publish(aio_pika.Message(b"over"), "emails.completed")
+        assert (await queue.get(timeout=60)).body == b"over"
+        for forbidden in (NAMES.submit, NAMES.jobs, NAMES.events):
+            closed = await connection.channel()
+            with pytest.raises((ChannelClosed, AMQPError), match=r"ACCESS_REFUSED|access to exchange"):
+                await (await closed.get_exchange(forbidden, ensure=False)).publish(aio_pika.Message(b"{}"), "x")
+
+
 async def test_a_topic_permission_decides_who_submits_to_which_queue(
     server: RabbitMQServer, broker: RabbitMQBroker
 ) -> None:
