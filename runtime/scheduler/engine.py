@@ -115,10 +115,11 @@ class Engine:
             raise
 
     async def _end(self, *, wait: bool) -> None:
-        failures: list[Exception] = []
         starting = [task for task in self._background if task is not asyncio.current_task()]
         await asyncio.gather(*starting, return_exceptions=True)
-        await asyncio.gather(*(house.run_last(self._last_tasks(house.alias)) for house in self.houses.values()))
+        last = (house.run_last(self._last_tasks(house.alias)) for house in self.houses.values())
+        ends = await asyncio.gather(*last, return_exceptions=True)
+        failures = [end for end in ends if isinstance(end, Exception)]
         for house in self.houses.values():
             try:
                 await house.close(wait=wait)

@@ -255,6 +255,18 @@ def test_a_task_at_shutdown_that_fails_keeps_nothing_from_ending(caplog: pytest.
     assert "disk full" in caplog.text
 
 
+def test_a_task_at_shutdown_that_cannot_become_a_job_is_told_and_keeps_nothing_from_ending(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level("INFO")
+    scheduler = Scheduler(grace_seconds=5)
+    scheduler.add_task(print, "shutdown", args=[object()])
+    scheduler.start()
+    with pytest.raises(InvalidJob):
+        scheduler.shutdown()
+    assert ("callboard.stores.default", "closed") in [(one.name, one.message) for one in caplog.records]
+
+
 @pytest.mark.parametrize("given", [{"seconds": 2}, {"next_run_time": LATER}])
 def test_a_task_at_shutdown_has_no_other_time(given: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="shutdown"):
