@@ -24,11 +24,15 @@ CLAIM_WINDOW = 500  # ms
 
 
 async def outlast(connection: MongoConnection, marked_at: int) -> None:
-    """Wait until no claim that read before `marked_at` (ms, the store's clock) can still be written."""
+    """Wait until no claim that missed the mark of `marked_at` (ms, the store's clock) can still be written.
+
+    To be called once a majority has acknowledged the mark: until then claims are shown what was before it, however long
+    that takes.
+    """
     window = connection.claim_window
     left = marked_at + 2 * window - await connection.clock()
     # At most: a clock that was set back must not hold us for long.
-    await asyncio.sleep(max(0, min(left, 2 * window)) / 1000)
+    await asyncio.sleep(max(window, min(left, 2 * window)) / 1000)
 
 
 def lapsed(connection: MongoConnection, marked_at: int, clock: int) -> bool:
