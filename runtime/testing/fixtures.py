@@ -1,12 +1,15 @@
-"""pytest fixtures for tests of your app: servers, and a namespace of a test's own. In your conftest.py:
+"""pytest fixtures for tests of your app: its actors, servers, and a namespace of a test's own. In your conftest.py:
 
     pytest_plugins = ["callboard.runtime.testing.fixtures"]
 
-    async def test_a_mail_is_sent(callboard_rabbitmq: str, callboard_redis: str, callboard_namespace: str) -> None:
-        app.configure(broker=callboard_rabbitmq, store=callboard_redis, namespace=callboard_namespace)
-        async with running(app):
+    async def test_a_mail_is_sent(callboard_running) -> None:
+        async with callboard_running(app):  # in memory
             assert await (await send_email.enqueue("a@b.c")).result(timeout=10) == "sent"
 
+    @pytest.mark.parametrize("callboard_running", ["memory", "rabbitmq+redis", "rabbitmq+mongodb"], indirect=True)
+    async def test_so_it_is_wherever_jobs_are_kept(callboard_running) -> None: ...
+
+    callboard_running                                         `running` of an app, on the place that the test names
     callboard_rabbitmq, callboard_redis, callboard_mongodb    a URL; once a run
     callboard_namespace                                       a name; once a test
 
@@ -21,20 +24,49 @@ import os
 import socket
 import time
 from collections.abc import Callable, Iterator
+from contextlib import AbstractAsyncContextManager
+from typing import Any
 from uuid import uuid4
 
 import pytest
+
+from ..app import Callboard
+from ..deployment import Deployment
+from .running import running
 
 START_SECONDS = 90.0
 LOOK_AGAIN_SECONDS = 0.2
 
 _AMQP_HEADER = b"AMQP\x00\x00\x09\x01"
+_PLACES = {
+    "memory": (),
+    "rabbitmq+redis": ("callboard_rabbitmq", "callboard_redis"),
+    "rabbitmq+mongodb": ("callboard_rabbitmq", "callboard_mongodb"),
+}
 
 
 @pytest.fixture
 def callboard_namespace() -> str:
     """Of exchanges, queues and keys that no other test has."""
     return f"test-{uuid4().hex}"
+
+
+@pytest.fixture
+def callboard_running(
+    request: pytest.FixtureRequest, callboard_namespace: str
+) -> Callable[..., AbstractAsyncContextManager[Deployment]]:
+    """`running`, which see, of an app that is moved to a place of the test's own before: memory, or what the test's
+    indirect parameter names. Stop the block before the app is moved again."""
+    name = getattr(request, "param", "memory")
+    if name not in _PLACES:
+        pytest.fail(f"callboard_running: there is no place {name!r}; there are {', '.join(_PLACES)}", pytrace=False)
+    broker, store = [request.getfixturevalue(server) for server in _PLACES[name]] or ["memory://"] * 2
+
+    def moved(app: Callboard, **options: Any) -> AbstractAsyncContextManager[Deployment]:
+        app.configure(broker=broker, store=store, namespace=callboard_namespace)
+        return running(app, **options)
+
+    return moved
 
 
 @pytest.fixture(scope="session")

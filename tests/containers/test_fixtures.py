@@ -1,4 +1,4 @@
-"""The fixtures that users get, on containers, and on servers that are named."""
+"""The fixtures that users get, on containers. On servers that are named: integration/test_user_fixtures.py."""
 
 from __future__ import annotations
 
@@ -15,17 +15,32 @@ from callboard.runtime.testing import running
 pytest_plugins = ["callboard.runtime.testing.fixtures"]
 
 
+app = Callboard()
+
+
+@app.task()
+async def add(a: int, b: int) -> int:
+    return a + b
+
+
 @pytest.mark.parametrize("store", ["callboard_redis", "callboard_mongodb"])
 async def test_a_job_runs(request, callboard_rabbitmq, callboard_namespace, store):
-    url = request.getfixturevalue(store)
-    app = Callboard(broker=callboard_rabbitmq, store=url, namespace=callboard_namespace)
-
-    @app.task()
-    async def add(a: int, b: int) -> int:
-        return a + b
-
+    app.configure(broker=callboard_rabbitmq, store=request.getfixturevalue(store), namespace=callboard_namespace)
     async with running(app):
         assert await (await add.enqueue(1, 2)).result(timeout=60) == 3
+
+
+@pytest.mark.parametrize("callboard_running", ["memory", "rabbitmq+redis", "rabbitmq+mongodb"], indirect=True)
+async def test_a_job_runs_wherever_it_is_kept(request, callboard_running):
+    async with callboard_running(app):
+        assert await (await add.enqueue(1, 2)).result(timeout=60) == 3
+    assert app.settings.store.get_secret_value().split(":")[0] in request.node.name
+
+
+async def test_a_job_runs_in_memory(callboard_running):
+    async with callboard_running(app, actors=["worker"], concurrency=1):
+        assert await (await add.enqueue(3, 4)).result(timeout=60) == 7
+    assert app.settings.broker.get_secret_value() == "memory://"
 """
 
 
@@ -51,15 +66,10 @@ def run(folder: Path, **environment: str) -> str:
 
 
 def test_the_fixtures_start_containers(image: str, tmp_path: Path) -> None:
-    assert "2 passed" in run(tmp_path)
+    assert "6 passed" in run(tmp_path)
 
 
 def test_without_an_engine_the_reason_is_told(tmp_path: Path) -> None:
     said = run(tmp_path, DOCKER_HOST="unix:///nowhere.sock")
-    assert "2 skipped" in said
+    assert "2 passed, 4 skipped" in said
     assert "CALLBOARD_TEST_AMQP is not set, and there is no container of" in said
-
-
-def test_named_servers_are_used(tmp_path: Path, amqp_url: str, redis_url: str, mongo_url: str) -> None:
-    given = {"CALLBOARD_TEST_AMQP": amqp_url, "CALLBOARD_TEST_REDIS": redis_url, "CALLBOARD_TEST_MONGO": mongo_url}
-    assert "2 passed" in run(tmp_path, DOCKER_HOST="unix:///nowhere.sock", **given)
