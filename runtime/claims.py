@@ -168,7 +168,8 @@ class Claims:
                 adopted = [structs.replace(tickets[i], adopt=new_job(body_of(pending[i].ticket))) for i in unknown]
                 for i, answer in zip(unknown, await self._ask(queue, boot, adopted, alone_from), strict=True):
                     answers[i] = answer
-            if answers[0].verdict is Verdict.DEAD:
+            # Some alone, where the death was declared between the two calls, or the statements of one.
+            if any(answer.verdict is Verdict.DEAD for answer in answers):
                 self._claimed -= len(pending)
                 self._backlog.put_back(queue, pending)
                 self._host.lease_lost(boot)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from types import SimpleNamespace
 from typing import Any
 
-from callboard.metadata.contract import Claimed
+from callboard.metadata.contract import Claimed, Verdict
 from callboard.metadata.contract import Ticket as ClaimTicket
 from callboard.metadata.job import Keep
 from callboard.runtime.backlog import Backlog, Parcel
@@ -21,11 +21,15 @@ SHORT_JOBS = 10_000 * HAND_ON_SECONDS  # a rate that leaves room beyond the slot
 
 
 class Scene:
-    """Claims of queue `quiet`, then `busy`, on a store that answers nothing. `asked`: queue and size of each call."""
+    """Claims of queue `quiet`, then `busy`, on a store that answers with the verdicts of `answers` once, and then
+    nothing. `asked`: queue and size of each call; `settled`: how many messages were."""
 
     def __init__(self) -> None:
         self.boot = "boot"
         self.asked: list[tuple[str, int]] = []
+        self.answers: list[Verdict] = []
+        self.lost: list[str] = []  # boots
+        self.settled = 0
         self.waiting: set[str] = set()
         self.backlog = Backlog(["quiet", "busy"], None)
         self.changed = asyncio.Event()
@@ -38,7 +42,9 @@ class Scene:
             capability=lambda _: self,
             patiently=lambda call: call(),
         )
-        runs: Any = SimpleNamespace(has_room=True, waits=self.waiting.__contains__, claiming=Nothing)
+        runs: Any = SimpleNamespace(
+            has_room=True, waits=self.waiting.__contains__, claiming=Nothing, begin=lambda: None
+        )
         nobody: Any = None
         host: Any = self
         self.claims = Claims(
@@ -58,12 +64,22 @@ class Scene:
 
     async def claim(self, queue: str, owner: str, tickets: Sequence[ClaimTicket], **more: object) -> list[Claimed]:
         self.asked.append((queue, len(tickets)))
-        await asyncio.Event().wait()
-        return []
+        answers, self.answers = self.answers, []
+        if not answers:
+            await asyncio.Event().wait()
+        return [Claimed(ticket.id, verdict) for ticket, verdict in zip(tickets, answers, strict=True)]
+
+    def lease_lost(self, boot: str) -> None:
+        self.lost.append(boot)
+
+    def copy_refused(self) -> None: ...
+
+    def ack(self) -> None:
+        self.settled += 1
 
     async def arrives(self, queue: str, jobs: int) -> None:
         tickets = [Ticket(id=str(n), queue=queue, task="t", created_at=0, dispatch=1) for n in range(jobs)]
-        nowhere: Any = SimpleNamespace(lost=False)
+        nowhere: Any = SimpleNamespace(lost=False, ack=self.ack)
         bundle = Bundle(v=1, epoch="e", at=0, jobs=tickets)
         self.backlog.add(queue, Parcel(nowhere, bundle, parts=jobs, arrived=0.0), tickets)
         self.changed.set()
@@ -117,4 +133,14 @@ async def test_nor_while_one_that_was_claimed_so_waits_for_a_slot() -> None:
     scene.waiting.add("quiet")
     await scene.arrives("quiet", 1)
     assert scene.asked == BUSY
+    await scene.close()
+
+
+async def test_no_ticket_is_settled_where_a_boot_is_found_dead_in_the_midst_of_a_claim() -> None:
+    scene = Scene()
+    scene.answers = [Verdict.TAKEN, Verdict.DEAD]
+    await scene.arrives("quiet", 2)
+    assert scene.lost == ["boot"]
+    assert scene.settled == 0
+    assert scene.asked == [("quiet", 2)] * 2
     await scene.close()
