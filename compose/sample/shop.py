@@ -10,7 +10,7 @@ app = Callboard()  # where its broker and store are is told by the container
 
 
 @app.task(name="greet", queue="greetings", retries=3, backoff=Backoff.exponential(1, cap=60))
-async def greet(name: str, *, seconds: float = 0.0, ctx: Context) -> str:
+async def greet(name: str, seconds: float = 0.0, *, ctx: Context) -> str:
     await asyncio.sleep(seconds)
     ctx.logger.info("greeting %s", name)
     return f"hello {name}"

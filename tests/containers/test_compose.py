@@ -19,11 +19,12 @@ from interop.test_producers import prepared
 
 PRODUCERS = Path(__file__).parents[2] / "compose" / "producers"
 IN_FLIGHT = 40
+RUN_SECONDS = 0.5
 
 
-def submit(stack: Stack, job_id: str, *arguments: object) -> None:
+def submit(stack: Stack, job_id: str, *arguments: object, delay: float = 0) -> None:
     """With the bash producer, which stands outside."""
-    command = [str(PRODUCERS / "submit.sh"), "greetings", job_id, "greet", json.dumps(arguments)]
+    command = [str(PRODUCERS / "submit.sh"), "greetings", job_id, "greet", json.dumps(arguments), str(delay)]
     subprocess.run(command, env=environment(stack), check=True, capture_output=True, timeout=60)
 
 
@@ -115,7 +116,7 @@ def test_a_killed_container_comes_back_and_nothing_is_lost(stack: Stack, service
             stack.kill(service)
             if service == "rabbitmq":  # a producer that gets no confirm has to try again
                 stack.wait_healthy([service])
-        submit(stack, job_id, job_id)
+        submit(stack, job_id, job_id, RUN_SECONDS, delay=number % 2)  # some run, some wait, some are delayed
 
     stack.wait_healthy(["rabbitmq", "store", *ACTORS])
     wait_completed(stack, ids, asked="delayed-scanner" if service == "retention" else "retention")
