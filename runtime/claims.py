@@ -168,8 +168,9 @@ class Claims:
                 adopted = [structs.replace(tickets[i], adopt=new_job(body_of(pending[i].ticket))) for i in unknown]
                 for i, answer in zip(unknown, await self._ask(queue, boot, adopted, alone_from), strict=True):
                     answers[i] = answer
-            # Some alone, where the death was declared between the two calls, or the statements of one.
-            if any(answer.verdict is Verdict.DEAD for answer in answers):
+            # Some alone, where the death was declared between the two calls, or the statements of one; none, where a
+            # beat told of it before the answer was here: nobody would interrupt what starts now.
+            if boot != self._host.boot or any(answer.verdict is Verdict.DEAD for answer in answers):
                 self._claimed -= len(pending)
                 self._backlog.put_back(queue, pending)
                 self._host.lease_lost(boot)

@@ -13,6 +13,7 @@ from callboard.metadata.job import Keep
 from callboard.runtime.backlog import Backlog, Parcel
 from callboard.runtime.claims import FEW, Claims
 from callboard.runtime.pace import SHARED
+from callboard.runtime.run import Run
 from callboard.runtime.spare import HAND_ON_SECONDS
 from callboard.runtime.wire import Bundle, Ticket
 
@@ -22,14 +23,15 @@ SHORT_JOBS = 10_000 * HAND_ON_SECONDS  # a rate that leaves room beyond the slot
 
 class Scene:
     """Claims of queue `quiet`, then `busy`, on a store that answers with the verdicts of `answers` once, and then
-    nothing. `asked`: queue and size of each call; `settled`: how many messages were."""
+    nothing. `asked`: queue and size of each call; `settled`, `started`: how many messages, and runs, were."""
 
     def __init__(self) -> None:
-        self.boot = "boot"
+        self.boot = self.next_boot = "boot"  # now, and once the store has answered
         self.asked: list[tuple[str, int]] = []
         self.answers: list[Verdict] = []
         self.lost: list[str] = []  # boots
         self.settled = 0
+        self.started = 0
         self.waiting: set[str] = set()
         self.backlog = Backlog(["quiet", "busy"], None)
         self.changed = asyncio.Event()
@@ -43,7 +45,12 @@ class Scene:
             patiently=lambda call: call(),
         )
         runs: Any = SimpleNamespace(
-            has_room=True, waits=self.waiting.__contains__, claiming=Nothing, begin=lambda: None
+            has_room=True,
+            waits=self.waiting.__contains__,
+            claiming=Nothing,
+            is_new=lambda *_: True,
+            start=self.start,
+            begin=lambda: None,
         )
         nobody: Any = None
         host: Any = self
@@ -67,12 +74,16 @@ class Scene:
         answers, self.answers = self.answers, []
         if not answers:
             await asyncio.Event().wait()
+        self.boot = self.next_boot
         return [Claimed(ticket.id, verdict) for ticket, verdict in zip(tickets, answers, strict=True)]
 
     def lease_lost(self, boot: str) -> None:
         self.lost.append(boot)
 
     def copy_refused(self) -> None: ...
+
+    def start(self, run: Run) -> None:
+        self.started += 1
 
     def ack(self) -> None:
         self.settled += 1
@@ -143,4 +154,15 @@ async def test_no_ticket_is_settled_where_a_boot_is_found_dead_in_the_midst_of_a
     assert scene.lost == ["boot"]
     assert scene.settled == 0
     assert scene.asked == [("quiet", 2)] * 2
+    await scene.close()
+
+
+async def test_nothing_starts_that_was_claimed_by_a_boot_which_was_lost_before_the_answer() -> None:
+    scene = Scene()
+    scene.next_boot = "another boot"
+    scene.answers = [Verdict.CLAIMED]
+    await scene.arrives("quiet", 1)
+    assert scene.started == 0
+    assert scene.settled == 0
+    assert scene.asked == [("quiet", 1)] * 2
     await scene.close()
