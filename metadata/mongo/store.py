@@ -118,8 +118,13 @@ class MongoStore:
         await self._connection.open()
         try:
             known = await self._connection.index_information()
-            await self._connection.create_indexes([index.model() for index in INDEXES if index.name not in known])
-            await self._connection.drop_indexes(sorted(FORMER & known.keys()))
+            former = sorted(FORMER & known.keys())
+            # One that is still being built is known, too; to make it again is to wait for it.
+            wanted = [
+                index for index in INDEXES if index.name not in known or (former and index.is_like(known[index.name]))
+            ]
+            await self._connection.create_indexes([index.model() for index in wanted])
+            await self._connection.drop_indexes(former)
             facts = await read_facts(self._connection)
             refusals = [check.message for check in findings(facts) if check.refuse]
             if refusals:

@@ -13,7 +13,8 @@ from typing import Any
 
 import pytest
 import pytest_asyncio
-from pymongo import MongoClient
+from pymongo import AsyncMongoClient, MongoClient
+from pymongo.monitoring import CommandFailedEvent, CommandListener, CommandStartedEvent, CommandSucceededEvent
 
 from callboard.metadata.contract import Ending, Finish, Inspection, Jobs, Outcome, Ticket, Verdict, Workers
 from callboard.metadata.errors import StoreError, StoreRefused, StoreUnavailable
@@ -196,6 +197,48 @@ async def test_a_wrong_password_is_a_fault_that_does_not_show_it(tmp_path: Path)
     finally:
         await asyncio.to_thread(server.kill)
         gc.collect()
+
+
+class Builds(CommandListener):
+    """Counts the asks for indexes."""
+
+    asked = 0
+
+    def started(self, event: CommandStartedEvent) -> None:
+        self.asked += event.command_name == "createIndexes"
+
+    def succeeded(self, event: CommandSucceededEvent) -> None: ...
+
+    def failed(self, event: CommandFailedEvent) -> None: ...
+
+
+async def test_former_indexes_stay_until_those_that_another_process_is_building_are_there(tmp_path: Path) -> None:
+    server, builds = _server(tmp_path, setParameter="enableTestCommands=1"), Builds()
+    await asyncio.to_thread(server.start)
+    client: Any = AsyncMongoClient(server.url, event_listeners=[builds])
+    database = client["callboard"]
+    jobs, hang = database["faults.jobs"], {"configureFailPoint": "hangAfterStartingIndexBuild"}
+    stores = [MongoStore(client, database="callboard", namespace="faults") for _ in range(2)]
+    try:
+        async with asyncio.timeout(60):
+            await jobs.insert_one({"name": "job", "queue": QUEUE})
+            await jobs.create_index([("queue", 1), ("state", 1), ("at", 1)], name="state")
+            await client.admin.command({**hang, "mode": "alwaysOn"})
+            first = asyncio.create_task(stores[0].open())
+            while "list" not in await jobs.index_information():
+                await asyncio.sleep(0.02)
+            second = asyncio.create_task(stores[1].open())
+            while builds.asked < 3 and not second.done():
+                await asyncio.sleep(0.02)
+            assert {"list", "state"} <= (await jobs.index_information()).keys()
+            await client.admin.command({**hang, "mode": "off"})
+            await asyncio.gather(first, second)
+            assert "state" not in await jobs.index_information()
+    finally:
+        for store in stores:
+            await store.close()
+        await client.close()
+        await asyncio.to_thread(server.kill)
 
 
 async def test_a_secondary_is_refused_by_name(tmp_path: Path) -> None:
