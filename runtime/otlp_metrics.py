@@ -28,8 +28,9 @@ END_SECONDS = 5.0  # for the last export, at the end of the process
 class OtlpMetrics:
     """`read` is called in the exporter's thread. `service`: its name, where OTEL_SERVICE_NAME does not say."""
 
-    def __init__(self, read: Callable[[], Sequence[Reading]], *, service: str) -> None:
-        """ConfigurationError where OpenTelemetry is not installed, or the interval is no number."""
+    def __init__(self, read: Callable[[], Sequence[Reading]], *, service: str, exporter: Any = None) -> None:
+        """`exporter` None: OpenTelemetry's. ConfigurationError where OpenTelemetry is not installed, or the interval is
+        no number."""
         try:
             from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter
             from opentelemetry.sdk.metrics import export
@@ -41,7 +42,7 @@ class OtlpMetrics:
         self._resource = resource(service)
         self._read = read
         self._seconds = _interval_seconds()
-        self._exporter = OTLPMetricExporter()
+        self._exporter = OTLPMetricExporter() if exporter is None else exporter
         self._began = time.time_ns()
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._export_now_and_then, name="callboard-otlp", daemon=True)
@@ -60,7 +61,11 @@ class OtlpMetrics:
         over = False
         while not over:
             over = self._over.wait(self._seconds)
-            self._exporter.export(self.data(time.time_ns()))  # it says itself what it could not send
+            data = self.data(time.time_ns())
+            try:
+                self._exporter.export(data)  # it says itself what it could not send
+            except OSError as error:  # but the older ones raise what their connection raises
+                log.warning("metrics could not be sent: %s; the next ones are sent in %g s", error, self._seconds)
 
     def data(self, now: int) -> Any:
         """What is exported at that moment (ns), as OpenTelemetry's MetricsData."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -19,6 +20,7 @@ from callboard.metadata.job import Job, State
 from callboard.runtime.clock import SystemClock
 from callboard.runtime.job_view import Attempt, could_run_since
 from callboard.runtime.metrics import COUNTED, OTHER, Instrument, Kind, Metrics, Reading, Value
+from callboard.runtime.otlp_metrics import OtlpMetrics
 from callboard.runtime.prometheus import exposition
 from callboard.runtime.queue_gauges import ASKED, MOST_QUEUES, QueueGauges
 from callboard.runtime.readings import REPORTED
@@ -305,3 +307,31 @@ async def test_a_look_that_takes_long_goes_on_and_who_asks_meanwhile_gets_what_w
         families = read(await asyncio.to_thread(gauges.ask))
         assert value(families, "callboard_queues_age_seconds") == 30
         await gauges.close()
+
+
+class OldExporter:
+    """As OpenTelemetry's of 1.27, which raises what its connection raises."""
+
+    def __init__(self) -> None:
+        self.exports = 0
+        self.again = threading.Event()
+
+    def export(self, data: Any) -> None:
+        self.exports += 1
+        if self.exports == 1:
+            raise ConnectionError("the collector is away")  # those of `requests` are OSErrors, too
+        self.again.set()
+
+    def shutdown(self) -> None: ...
+
+
+def test_metrics_are_exported_again_after_a_collector_was_away(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("OTEL_METRIC_EXPORT_INTERVAL", "10")
+    exporter = OldExporter()
+    otlp = OtlpMetrics(list, service="tests", exporter=exporter)
+    otlp.start()
+    assert exporter.again.wait(60)
+    otlp.stop()
+    assert "the collector is away" in caplog.text
