@@ -21,3 +21,8 @@ def test_a_repeat_that_the_driver_numbered_for_a_server_that_knows_no_numbers_is
 def test_what_a_server_will_never_take_is_not_repeated() -> None:
     assert not isinstance(translated(OperationFailure("no such command", 20), "mongodb://h"), StoreUnavailable)
     assert isinstance(translated(AutoReconnect("gone"), "mongodb://h"), StoreUnavailable)
+
+
+def test_what_a_change_of_indexes_interrupts_is_repeated() -> None:
+    for code, told in ((175, "query plan killed :: index 'state' dropped"), (12587, "an index build is in progress")):
+        assert isinstance(translated(OperationFailure(told, code), "mongodb://h"), StoreUnavailable)
