@@ -283,3 +283,26 @@ async def test_of_many_updates_at_once_none_is_lost(app: Callboard) -> None:
     job_def = (await queue.get_repeatable("report")).job_def
     wanted = {"priority": 9, "retries": 7, "args": [1], "kwargs": {"a": 1}, "ttl": 9}
     assert {name: job_def[name] for name in wanted} == wanted
+
+
+async def test_what_a_downtime_left_over_becomes_one_job_or_is_missed_as_the_policy_says_and_is_recorded(
+    place: Place,
+) -> None:
+    async with place.open() as app:
+        queue = app.queue("ticks")
+        strict = Policy.create(misfire_grace=1, coalesce=False)
+        await queue.upsert_repeatable("tick", every=1, id="latest")
+        await queue.upsert_repeatable("tick", every=1, id="strict", policy=strict)
+        await queue.upsert_repeatable("tick", every=1, id="each", policy=Policy.create(coalesce=False, catch_up=2))
+        await asyncio.sleep(4.2)  # four occurrences of each, and no scheduler
+        async with running(app, actors=("repeatable-scheduler",)):
+            await until_totals(queue, "latest", ran=1, coalesced=3)
+            await until_totals(queue, "strict", missed=2)
+            await until_totals(queue, "each", ran=2, missed=2)
+        jobs = await queue.get_jobs(["waiting"])
+        for info in await queue.list_repeatables():
+            made = [job for job in jobs if job.id.startswith(f"{info.id}@")]
+            assert len({job.id for job in made}) == len(made) == info.totals.get("ran", 0), info.totals
+            assert info.history
+            assert {happening["fate"] for happening in info.history} <= set(info.totals)
+        await queue.obliterate()
