@@ -231,15 +231,23 @@ class House:
         return Ready(queue, answer.id, answer.dispatch, job.priority, job.payload)
 
     async def run_last(self, tasks: Sequence[ScheduledTask]) -> None:
-        """Run these, and wait for their ends where a worker is here, within the grace."""
+        """Run these, and wait for their ends where a worker is here, within the grace. Raises what kept one from
+        becoming a job, once the others have ended."""
         if not self._running:
             return
-        ready = [await self.record_last(self.app, task) for task in tasks if not task.begins_paused]
-        if not ready:
-            return
-        await self.app.connections.dispatcher.send(ready)
+        recording = (self.record_last(self.app, task) for task in tasks if not task.begins_paused)
+        recorded = await asyncio.gather(*recording, return_exceptions=True)
+        ready = [job for job in recorded if isinstance(job, Ready)]
+        if ready:
+            await self.app.connections.dispatcher.send(ready)
+            await self._wait_for(ready)
+        for failure in recorded:
+            if isinstance(failure, BaseException):
+                raise failure
+
+    async def _wait_for(self, jobs: Sequence[Ready]) -> None:
         if any(actor.kind == "worker" for actor in self._actors):
-            ends = (self.app.queue(job.queue).handle(job.id).result(self._grace_seconds) for job in ready)
+            ends = (self.app.queue(job.queue).handle(job.id).result(self._grace_seconds) for job in jobs)
             for end in await asyncio.gather(*ends, return_exceptions=True):
                 if isinstance(end, ResultTimeout):  # that one failed its worker has told
                     self._loggers[self._scheduler_logger].warning("not waited for any longer: %s", end)

@@ -260,10 +260,13 @@ def test_a_task_at_shutdown_that_cannot_become_a_job_is_told_and_keeps_nothing_f
 ) -> None:
     caplog.set_level("INFO")
     scheduler = Scheduler(grace_seconds=5)
+    seen: list[str] = []
     scheduler.add_task(print, "shutdown", args=[object()])
+    scheduler.add_task(seen.append, "shutdown", args=["tidied"])
     scheduler.start()
     with pytest.raises(InvalidJob):
         scheduler.shutdown()
+    assert seen == ["tidied"]
     assert ("callboard.stores.default", "closed") in [(one.name, one.message) for one in caplog.records]
 
 
