@@ -14,12 +14,13 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
 from callboard import Callboard
-from callboard.metadata.contract import Claimed, Counts, Ending, Inspection, Outcome, QueueControl, Verdict
+from callboard.metadata.contract import Claimed, Counts, Ending, Inspection, Jobs, Outcome, QueueControl, Verdict
 from callboard.metadata.errors import StoreUnavailable
 from callboard.metadata.job import Job, State
 from callboard.runtime.clock import SystemClock
 from callboard.runtime.job_view import Attempt, could_run_since
 from callboard.runtime.metrics import COUNTED, OTHER, Instrument, Kind, Metrics, Reading, Value
+from callboard.runtime.options import CallOptions
 from callboard.runtime.otlp_metrics import OtlpMetrics
 from callboard.runtime.prometheus import exposition
 from callboard.runtime.queue_gauges import ASKED, MOST_QUEUES, QueueGauges
@@ -167,7 +168,11 @@ async def test_depth_age_and_outbox_are_those_of_the_store() -> None:
         mail = app.queue("mail")
         await mail.add("send", [])
         await mail.add("send", [], delay=0.05)
+        await app.connections.dispatcher.flush()
         await mail.pause()
+        unsent = app.new_job("send", [], {}, CallOptions(), queue="unsent")
+        await app.connections.store.get(QueueControl).register(["unsent"])
+        await app.connections.store.get(Jobs).enqueue([unsent], now=app.clock.now(), grace=60_000)
         await asyncio.sleep(0.1)
         families = read(await gauges_of(app).read())
 
@@ -176,8 +181,9 @@ async def test_depth_age_and_outbox_are_those_of_the_store() -> None:
     assert value(families, "callboard_queue_paused", queue="mail") == 1
     assert 0.1 <= value(families, "callboard_oldest_waiting_seconds", queue="mail") < 60
     assert 0.04 <= value(families, "callboard_overdue_seconds", queue="mail") < 60
-    assert value(families, "callboard_outbox_jobs", queue="mail") in (0, 1)
-    assert value(families, "callboard_queues") == 1
+    assert value(families, "callboard_outbox_jobs", queue="mail") == 0, "it was sent, or is delayed"
+    assert value(families, "callboard_outbox_jobs", queue="unsent") == 1
+    assert value(families, "callboard_queues") == 2
 
 
 def kept(**changes: Any) -> Job:
