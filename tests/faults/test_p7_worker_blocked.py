@@ -4,7 +4,8 @@ Injects: an async handler that calls `time.sleep`, in a worker whose heart is a 
 interpreter's lock, in one whose heart is a process, and in one whose heart is a thread and who has a colleague. Bites:
 the last one loses its lease, and the end of its run is refused.
 Passes: the first two run once, and nobody declares their workers dead; the first is named with its job and its line
-while it goes on; the third is completed by the colleague, and its late end told as an event with both workers.
+while it goes on; the third is completed by the colleague, and its late end told as an event with both workers, and
+counted, as the job that stalled is.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from callboard.runtime.job_view import JobInfo
 from callboard.runtime.wire import Event, decode_events
 from faults.fleet import LEASE_SECONDS, SERVES, actor
 from faults.scene import Scene
+from path.test_telemetry import free_port, of, scraped
 
 APP = "faults.blocking_tasks:app"
 HOLD = round(3 * LEASE_SECONDS)
@@ -36,11 +38,13 @@ async def test_a_handler_that_blocks_costs_no_lease_and_one_that_starves_a_threa
         tmp_path, seed=seed, store=redis_url, broker=amqp_url, shares_store=True, shares_broker=True
     ) as scene:
         fleet = scene.fleet
-        fleet.start("stalled-recovery-1", actor("stalled-recovery", app=APP))
+        ports = {name: free_port() for name in ("stalled-recovery-1", "worker-orders-1", "worker-orders-2")}
+        told = {name: {"CALLBOARD_METRICS": "prometheus", "CALLBOARD_HEALTH_PORT": str(ports[name])} for name in ports}
+        fleet.start("stalled-recovery-1", actor("stalled-recovery", app=APP), **told["stalled-recovery-1"])
         fleet.start("worker-images", actor("worker", app=APP, queues=["images"]))
         fleet.start("worker-mail", actor("worker", app=APP, queues=["mail"]), CALLBOARD_HEARTBEAT="process")
         for name in ("worker-orders-1", "worker-orders-2"):
-            fleet.start(name, actor("worker", app=APP, queues=["orders"]))
+            fleet.start(name, actor("worker", app=APP, queues=["orders"]), **told[name])
         await scene.until(lambda: all(m.said(SERVES) for m in scene.workers), "all workers serve", 60)
 
         async with Callboard(broker=amqp_url, store=redis_url, namespace=scene.namespace) as app:
@@ -50,6 +54,10 @@ async def test_a_handler_that_blocks_costs_no_lease_and_one_that_starves_a_threa
             async with asyncio.timeout(120):
                 refused = await late
                 jobs = {queue: await completed(app, queue) for queue in TASKS}
+        pages = {name: await asyncio.to_thread(scraped, port) for name, port in ports.items()}
+        lates = [of(pages[name], "callboard_late_finishes_total", queue="orders") for name in sorted(ports)[1:]]
+        assert sorted(lates) == [0, 1]
+        assert of(pages["stalled-recovery-1"], "callboard_stalled_jobs_total", queue="orders", became="again") == 1
 
         assert {queue: (job.attempts, job.stalled) for queue, job in jobs.items()} == {
             "images": (1, 0),
