@@ -97,7 +97,9 @@ class Finisher:
 
     def _done(self, run: Run, outcome: Outcome, answer: Finished, now: int) -> None:
         ticket, dispatcher = run.ticket, self._dispatcher
-        if answer.state is State.WAITING and not ticket.later:  # else a relay sends it: its payload is in the store
+        taken_early = outcome.run_at is not None and outcome.run_at > now  # by a scanner, which sends it; repeated call
+        if answer.state is State.WAITING and not ticket.later and not taken_early:
+            # Of one that came later a relay sends the ticket: its payload is in the store.
             payload = encode_body(body_of(ticket))
             dispatcher.send_soon([Ready(run.queue, ticket.id, answer.dispatch, ticket.priority, payload)])
         if answer.state is State.DELAYED and outcome.run_at is not None:

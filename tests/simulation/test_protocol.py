@@ -36,6 +36,11 @@ def test_whatever_fails_no_accepted_job_is_lost_and_none_runs_without_a_reason()
     assert done >= FEWEST
 
 
+@pytest.mark.parametrize("seed", [2000420, 2051334, 3505081])
+def test_a_delayed_job_does_not_start_early_though_its_enqueue_or_its_end_is_said_again(seed: int) -> None:
+    run(seed)
+
+
 @pytest.mark.soak
 def test_the_same_for_as_long_as_it_is_given() -> None:
     first = int(os.environ.get("SOAK_SEED", "1000000"))
