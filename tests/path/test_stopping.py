@@ -30,14 +30,17 @@ async def test_running_jobs_end_within_the_grace_and_nothing_new_starts(app: Cal
         worker.stop()
         await asyncio.sleep(0.1)
         may_end.set()
-    assert await first.result(1) == "done"
-    assert (runs, await second.state()) == ([1], "waiting")
-    info = await app.queue("default").get_job(first.id)
+    assert len(runs) == 1
+    # A ticket may be there before its record: the second job, a millisecond younger, may have been the one to run.
+    ran, left = (first, second) if runs == [1] else (second, first)
+    assert await ran.result(5) == "done"
+    assert await left.state() == "waiting"
+    info = await app.queue("default").get_job(ran.id)
     assert info is not None
     assert info.attempts == 1
     async with running(app):
-        assert await second.result(5) == "done"
-    assert runs == [1, 2]
+        assert await left.result(20) == "done"
+    assert sorted(runs) == [1, 2]
 
 
 async def test_what_the_grace_does_not_suffice_for_is_released_and_runs_elsewhere(app: Callboard) -> None:
