@@ -57,7 +57,7 @@ async def test_a_poison_job_ends_with_its_reason_and_takes_no_other_with_it(
         door.scene.random.shuffle(bodies)
         killer = next(body for body in bodies if b"poison-kills" in body)
         bodies.remove(killer)
-        bodies.insert(door.scene.random.randrange(len(bodies) // 2), killer)  # while good jobs are left to run beside it
+        bodies.insert(door.scene.random.randrange(len(bodies) // 2), killer)  # good jobs are left to run beside it
         await door.submit(bodies)
         wanted = [*goods, *(f"poison-{task}" for task in POISON)]
         settling = asyncio.create_task(door.settled(ids=wanted, seconds=150))
