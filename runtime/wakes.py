@@ -3,8 +3,8 @@
 A scanner sleeps until the next due time that it knows of, and looks at least every `scan_interval` seconds, of which
 whoever records a job knows nothing but the limit. So they are told of all that is due within that limit: of the first
 job of a queue at once, and from then on of the earliest of all in a window, at its end. What is due before that end is
-told at once too. So a stream of delayed jobs costs 20 messages a second for each queue and process, however many they
-are.
+told at once too, and so is what is due within NEAR_MS, each job by itself. A stream of jobs that are due later costs 20
+messages a second for each queue and process, however many they are.
 """
 
 from __future__ import annotations

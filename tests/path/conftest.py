@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
@@ -75,3 +76,17 @@ async def app(place: Place) -> AsyncIterator[Callboard]:
     """Open, and looked through for leftovers when the test is over."""
     async with place.open() as app:
         yield app
+
+
+@pytest.fixture
+def audited(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Look through what a test has left in a store that outlives it."""
+    place = request.getfixturevalue("place") if "place" in request.fixturenames else None
+
+    async def look(place: Place) -> None:
+        async with place.open():
+            pass
+
+    yield
+    if place is not None and place.shared:
+        asyncio.run(look(place))

@@ -7,7 +7,7 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -26,23 +26,11 @@ from callboard.runtime.scheduler import (
 from path import process_tasks
 from path.place import Place
 
+pytestmark = pytest.mark.usefixtures("audited")
+
 SOON = 60.0
 THREE = pytest.mark.parametrize("place", ["memory", "rabbitmq+redis", "rabbitmq+mongodb"], indirect=True)
 LATER = datetime(2199, 1, 1, tzinfo=UTC)
-
-
-@pytest.fixture(autouse=True)
-def audited(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Look through what a test has left in a store that outlives it."""
-    place = request.getfixturevalue("place") if "place" in request.fixturenames else None
-
-    async def look(place: Place) -> None:
-        async with place.open():
-            pass
-
-    yield
-    if place is not None and place.shared:
-        asyncio.run(look(place))
 
 
 def wait_until(holds: Callable[[], Any]) -> None:

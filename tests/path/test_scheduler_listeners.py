@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
@@ -39,24 +39,12 @@ from callboard.runtime.scheduler import (
 )
 from path.place import Place
 
+pytestmark = pytest.mark.usefixtures("audited")
+
 SOON = 60.0
 BOTH = pytest.mark.parametrize("place", ["memory", "rabbitmq+redis"], indirect=True)
 LATER = datetime(2199, 1, 1, tzinfo=UTC)
 AGO = datetime(2001, 1, 1, tzinfo=UTC)
-
-
-@pytest.fixture(autouse=True)
-def audited(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Look through what a test has left in a store that outlives it."""
-    place = request.getfixturevalue("place") if "place" in request.fixturenames else None
-
-    async def look(place: Place) -> None:
-        async with place.open():
-            pass
-
-    yield
-    if place is not None and place.shared:
-        asyncio.run(look(place))
 
 
 class Heard(list[SchedulerEvent]):
