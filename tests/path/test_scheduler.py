@@ -25,31 +25,18 @@ from callboard.runtime.scheduler import (
 )
 from path import process_tasks
 from path.place import Place
+from path.schedulers import SOON, scheduler_at, wait_until
 
 pytestmark = pytest.mark.usefixtures("audited")
 
-SOON = 60.0
 THREE = pytest.mark.parametrize("place", ["memory", "rabbitmq+redis", "rabbitmq+mongodb"], indirect=True)
 LATER = datetime(2199, 1, 1, tzinfo=UTC)
-
-
-def wait_until(holds: Callable[[], Any]) -> None:
-    deadline = time.monotonic() + SOON
-    while not holds():
-        assert time.monotonic() < deadline, "not within the time"
-        time.sleep(0.01)
 
 
 async def until(holds: Callable[[], Any]) -> None:
     async with asyncio.timeout(SOON):
         while not holds():
             await asyncio.sleep(0.01)
-
-
-def scheduler_at(place: Place, **options: Any) -> Scheduler:
-    return Scheduler(
-        stores={"default": place.store}, broker=place.broker, namespace=place.namespace, grace_seconds=5, **options
-    )
 
 
 @THREE

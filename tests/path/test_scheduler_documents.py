@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Callable
 from datetime import UTC
 from typing import Any
 
@@ -22,16 +21,9 @@ from callboard.runtime.scheduler import (
 )
 from callboard.runtime.testing import running
 from path.place import Place
+from path.schedulers import SOON, wait_until
 
-SOON = 60.0
 MONDAYS = {"day_of_week": "mon,wed,fri", "hour": "8", "minute": "1", "second": "5"}
-
-
-def wait_until(holds: Callable[[], Any]) -> None:
-    deadline = time.monotonic() + SOON
-    while not holds():
-        assert time.monotonic() < deadline, "not within the time"
-        time.sleep(0.01)
 
 
 def test_the_schedulers_page_of_asyncz() -> None:

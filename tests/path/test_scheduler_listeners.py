@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
@@ -38,10 +37,10 @@ from callboard.runtime.scheduler import (
     ThreadPoolExecutor,
 )
 from path.place import Place
+from path.schedulers import SOON, scheduler_at, wait_until
 
 pytestmark = pytest.mark.usefixtures("audited")
 
-SOON = 60.0
 BOTH = pytest.mark.parametrize("place", ["memory", "rabbitmq+redis"], indirect=True)
 LATER = datetime(2199, 1, 1, tzinfo=UTC)
 AGO = datetime(2001, 1, 1, tzinfo=UTC)
@@ -57,26 +56,13 @@ class Heard(list[SchedulerEvent]):
         return [event.code for event in self]
 
 
-def wait_until(holds: Callable[[], Any]) -> None:
-    deadline = time.monotonic() + SOON
-    while not holds():
-        assert time.monotonic() < deadline, "not within the time"
-        time.sleep(0.01)
-
-
-def scheduler_at(place: Place, **options: Any) -> Scheduler:
-    return Scheduler(
-        stores={"default": place.store}, broker=place.broker, namespace=place.namespace, grace_seconds=20, **options
-    )
-
-
 # --- listeners ---
 
 
 @BOTH
 def test_listeners_hear_what_became_of_tasks(place: Place, caplog: pytest.LogCaptureFixture) -> None:
     heard = Heard()
-    scheduler = scheduler_at(place)
+    scheduler = scheduler_at(place, grace_seconds=20)
     scheduler.add_listener(heard.append)
 
     def twice(number: int) -> int:
@@ -180,7 +166,7 @@ async def test_a_listener_that_comes_while_the_scheduler_runs_hears_what_comes_t
 @BOTH
 def test_a_task_at_shutdown_runs_then_and_not_before_and_its_end_is_waited_for(place: Place, wait: bool) -> None:
     seen: list[str] = []
-    scheduler = scheduler_at(place)
+    scheduler = scheduler_at(place, grace_seconds=20)
 
     def tidy(what: str) -> None:
         time.sleep(0.2)
@@ -270,7 +256,7 @@ def test_a_task_at_shutdown_has_no_other_time(given: dict[str, Any]) -> None:
 @BOTH
 def test_a_task_moves_to_another_executor_and_goes_on_there(place: Place) -> None:
     threads: list[str] = []
-    scheduler = scheduler_at(place, executors={"wide": ThreadPoolExecutor(max_workers=4)})
+    scheduler = scheduler_at(place, grace_seconds=20, executors={"wide": ThreadPoolExecutor(max_workers=4)})
     task = scheduler.add_task(lambda: threads.append("ran"), "interval", seconds=1, id="tick", max_instances=3)
     with scheduler:
         before = task.info
