@@ -86,7 +86,9 @@ class Stack:
         found = []
         for container in self.inspect(service):
             state = container["State"]
-            found.append(state["Health"]["Status"] if state["Running"] and "Health" in state else state["Status"])
+            # One about to be restarted counts as running for the engine, with the health that it had.
+            healthy_or_not = state["Status"] == "running" and "Health" in state
+            found.append(state["Health"]["Status"] if healthy_or_not else state["Status"])
         return found
 
     def wait_healthy(self, services: Sequence[str]) -> None:
@@ -100,9 +102,16 @@ class Stack:
             time.sleep(1)
 
     def kill(self, service: str) -> None:
-        """The first process of its container dies of SIGKILL; the restart policy is what brings it back."""
-        for container in self.inspect(service):
-            os.kill(container["State"]["Pid"], signal.SIGKILL)
+        """The first process of its container dies of SIGKILL, which the engine has noticed when this returns; the
+        restart policy is what brings it back."""
+        killed = {container["State"]["Pid"] for container in self.inspect(service)}
+        for pid in killed:
+            os.kill(pid, signal.SIGKILL)
+        deadline = time.monotonic() + WAIT_SECONDS
+        while killed & {container["State"]["Pid"] for container in self.inspect(service)}:
+            if time.monotonic() > deadline:
+                raise StackFailed(f"{service}: its container still shows a process that was killed: {killed}")
+            time.sleep(0.05)
 
     def callboard(self, *arguments: str, service: str = "worker", check: bool = True) -> str:
         return self.compose("exec", "-T", service, "callboard", *arguments, check=check)
