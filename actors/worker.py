@@ -90,7 +90,7 @@ class Worker(Actor):
         self._registering: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._registering.set_result(None)
         self._unusable = Unusable(stage, spawn=self._group.create_task)
-        pace = pace_of(self._queues)
+        pace = pace_of(self._queues, durable=stage.connections.store.durable)
         self._runs = Runs(
             stage,
             pace=pace,

@@ -16,6 +16,7 @@ from ..metadata.contract import MAX_BATCH, Ending, Finish, Finished, Jobs, Outco
 from ..metadata.errors import StoreError
 from ..metadata.job import State
 from .actor import Stage
+from .pace import Pace
 from .results import ErrorInfo, encode_error
 from .run import Run
 from .wire import Event, body_of, encode_body
@@ -37,19 +38,20 @@ _EVENTS = {
 class Finisher:
     """`ended` is called for each run whose outcome was answered; `late_finishes` counts those whose lease was lost.
 
-    One call for each queue is under way at a time; what ends meanwhile goes into the next.
+    One call for each queue is under way at a time, and what ends meanwhile goes into the next; more, as the pace says,
+    while full ones wait.
     """
 
-    def __init__(self, stage: Stage, *, batch: int, ended: Callable[[Run], None], spawn: Spawn) -> None:
+    def __init__(self, stage: Stage, *, pace: Pace, ended: Callable[[Run], None], spawn: Spawn) -> None:
         self.late_finishes = 0
-        self._batch = batch
+        self._pace = pace
         self._stage = stage
         self._jobs = stage.capability(Jobs)
         self._dispatcher = stage.dispatcher
         self._ended = ended
         self._spawn = spawn
         self._waiting: dict[str, deque[Run]] = {}
-        self._busy: set[str] = set()
+        self._calls: dict[str, int] = {}  # under way, by queue
         self._unfinished = 0
         self._metrics = stage.metrics
 
@@ -63,15 +65,18 @@ class Finisher:
         if self._metrics is not None:
             self._metrics.ended(run, outcome)
         self._unfinished += 1
-        self._waiting.setdefault(run.queue, deque()).append(run)
-        if run.queue not in self._busy:
-            self._busy.add(run.queue)
+        waiting = self._waiting.setdefault(run.queue, deque())
+        waiting.append(run)
+        calls = self._calls.get(run.queue, 0)
+        if calls == 0 or (calls < self._pace.end_calls and len(waiting) >= self._pace.batch):
+            self._calls[run.queue] = calls + 1
             self._spawn(self._send(run.queue))  # begins with the next tick: whatever else ends in this one goes along
 
     async def _send(self, queue: str) -> None:
         waiting = self._waiting[queue]
-        while waiting:
-            runs = [waiting.popleft() for _ in range(min(len(waiting), self._batch))]
+        batch = self._pace.batch
+        while waiting and (self._calls[queue] == 1 or len(waiting) >= batch):
+            runs = [waiting.popleft() for _ in range(min(len(waiting), batch))]
             outcomes = [run.outcome for run in runs if run.outcome is not None]
             answers = await self._record(queue, outcomes)
             now = self._stage.clock.now()
@@ -82,7 +87,7 @@ class Finisher:
                 else:
                     self._done(run, outcome, answer, now)
                 self._ended(run)
-        self._busy.discard(queue)
+        self._calls[queue] -= 1
 
     async def _record(self, queue: str, outcomes: Sequence[Outcome]) -> Sequence[Finished]:
         clock, grace = self._stage.clock, self._stage.settings.grace

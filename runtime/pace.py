@@ -5,23 +5,27 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 
 class Pace(Struct, frozen=True, kw_only=True):
     """`starts`: jobs in one tick of the loop. `batch`: claims, or ends, in one call of the store. `calls`: claims under
-    way."""
+    way. `end_calls`: full calls of ends under way for one queue."""
 
     starts: int
     batch: int
     calls: int
+    end_calls: int
 
 
 # The store is busy with a call for a millisecond. Three claims: the answer to one, the work on the next, and one that
-# waits its turn; more would only wait longer.
-ALONE = Pace(starts=24, batch=64, calls=3)
+# waits its turn; more would only wait longer. Two calls of ends: a store that waits for a disk is not idle meanwhile.
+ALONE = Pace(starts=24, batch=64, calls=3, end_calls=2)
 # A job of one queue comes while the worker, and its store, are at work on those of another, and waits for that.
-SHARED = Pace(starts=8, batch=32, calls=2)
+SHARED = Pace(starts=8, batch=32, calls=2, end_calls=1)
 
 
-def pace_of(queues: Sequence[str]) -> Pace:
-    return ALONE if len(queues) == 1 else SHARED
+def pace_of(queues: Sequence[str], *, durable: bool) -> Pace:
+    """`durable`: of the store, whose calls then take a disk's time each, whatever is in them."""
+    pace = ALONE if len(queues) == 1 else SHARED
+    return replace(pace, batch=2 * pace.batch) if durable else pace

@@ -49,7 +49,7 @@ class Runs:
         self._changed = changed
         self._starts = pace.starts
         self._runner = Runner(stage, lease_is_certain=lease_is_certain, released=self._slot_left)
-        self._finisher = Finisher(stage, batch=pace.batch, ended=self._ended, spawn=spawn)
+        self._finisher = Finisher(stage, pace=pace, ended=self._ended, spawn=spawn)
         self._runs: dict[tuple[str, str], Run] = {}
         self._dispatches: dict[tuple[str, str, int], None] = {}
         self._forgettable: deque[tuple[int, tuple[str, str, int]]] = deque()  # and the next claim's number at its end
