@@ -89,7 +89,8 @@ class Scene:
         self.names = Names(self.namespace)
         self.kills: list[Kill] = []
         self.pauses: list[Pause] = []
-        self.occurrences: frozenset[str] = frozenset()  # ids of the jobs that schedules have to make
+        self.occurrences: frozenset[str] = frozenset()  # ids of jobs that schedules, or others, have to make
+        self.not_before: Mapping[str, int] = {}  # ms before which a job must not start, beside those of the journals
         self.ledger = folder / "ledger"
         self._folder = folder
         self._shares_store = shares_store
@@ -214,6 +215,16 @@ class Scene:
         took = await asyncio.to_thread(self.fleet.stop)
         print(f"the fleet took {took:.1f} s to stop")
 
+    async def all_recorded(self) -> None:
+        """Let the producers end, and wait until each job of theirs and each occurrence is recorded: intake and
+        schedulers may be behind."""
+        await asyncio.to_thread(self._stop_producers)
+        wanted = len(self.journals("submitted")) + len(self.occurrences)
+        deadline = time.monotonic() + self.settle_seconds
+        while (there := sum(recorded(each) for each in (await self.counts()).values())) < wanted:
+            assert time.monotonic() < deadline, f"{there} of {wanted} jobs recorded after {self.settle_seconds:g} s"
+            await asyncio.sleep(LOOK_SECONDS)
+
     def _stop_producers(self) -> None:
         for producer in self.producers:
             producer.stop()
@@ -226,6 +237,9 @@ class Scene:
             await asyncio.sleep(LOOK_SECONDS)
 
     # --- what the handlers and producers wrote ---
+
+    def entries(self) -> list[ledger.Entry]:
+        return ledger.read(self.ledger)
 
     def started(self) -> list[ledger.Entry]:
         return [entry for entry in ledger.read(self.ledger) if entry.event is ledger.Event.START]
@@ -331,8 +345,8 @@ class Scene:
                 submitted=frozenset(due) | self.occurrences,
                 accepted=frozenset(line.job for line in self.journals("accepted")) | self.occurrences,
                 finals={id: str(job.state) for id, job in finals.items()},
-                ledger=ledger.read(self.ledger),
-                due=due,
+                ledger=self.entries(),
+                due={**due, **self.not_before},
                 kills=self.kills,
                 pauses=self.pauses,
                 refused=frozenset(self.refused()),
@@ -404,6 +418,11 @@ def leases_lost(jobs: Iterable[Job]) -> frozenset[tuple[str, str]]:
 
 def unfinished(counts: Mapping[str, Counts]) -> int:
     return sum(each.waiting + each.delayed + each.waiting_children + each.active for each in counts.values())
+
+
+def recorded(counts: Counts) -> int:
+    """How many jobs of a queue there are, final ones among them."""
+    return unfinished({"": counts}) + counts.completed + counts.failed + counts.cancelled + counts.expired
 
 
 def describe(verdict: Verdict) -> str:

@@ -16,6 +16,7 @@ import os
 import signal
 from collections.abc import Callable, Sequence
 from copy import copy
+from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from typing import Any, cast
 
@@ -35,6 +36,7 @@ from faults.workload import BACKOFF_SECONDS, QUEUES, RETRIES, work, work_in_thre
 QUEUE = QUEUES[0]
 ACK = "ack"
 ACK_IS_SENT_SECONDS = 0.1  # what is acked in a tick of the loop is written at its end
+PATIENCE_SECONDS = 90.0
 
 
 class Moment(Struct, frozen=True):
@@ -50,9 +52,17 @@ def end_process() -> None:
 
 
 class Steps:
-    """`act` is done at the moment."""
+    """`act` is done at the moment. `held`: a step that begins and never reaches its server."""
 
-    def __init__(self, moment: Moment | None, trace: Path | None = None, act: Callable[[], None] = end_process) -> None:
+    def __init__(
+        self,
+        moment: Moment | None,
+        trace: Path | None = None,
+        act: Callable[[], None] = end_process,
+        *,
+        held: str | None = None,
+    ) -> None:
+        self.held = held
         self._moment = moment
         self._trace = trace
         self._act = act
@@ -91,6 +101,8 @@ class Stepping:
     def _step(self, step: str, call: Callable[..., Any]) -> Callable[..., Any]:
         async def do(*args: Any, **named: Any) -> Any:
             count = self._steps.begin(step)
+            if step == self._steps.held:
+                await asyncio.Event().wait()
             answer = await call(*args, **named)
             self._steps.end(step, count)
             return answer
@@ -179,3 +191,13 @@ def run(
     """The whole life of one process. `ledger`: where its handlers write."""
     os.environ |= {**deployed.settings, "FAULTS_LEDGER": ledger}
     asyncio.run(_run(deployed, actors, Steps(moment, trace)))
+
+
+async def ended(process: ForkServerProcess) -> int | None:
+    """Wait for it; its exit code, None where it has not ended within PATIENCE_SECONDS and was killed."""
+    await asyncio.to_thread(process.join, PATIENCE_SECONDS)
+    code = process.exitcode
+    process.kill()
+    process.join()
+    process.close()
+    return code

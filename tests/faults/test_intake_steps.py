@@ -10,7 +10,6 @@ clean.
 
 from __future__ import annotations
 
-import asyncio
 import json
 import multiprocessing
 import signal
@@ -23,7 +22,7 @@ import pytest
 from callboard.metadata.job import State
 from faults import ledger, stepping
 from faults.door import Door, good
-from faults.stepping import ACK, Moment
+from faults.stepping import ACK, Moment, ended
 
 PATIENCE_SECONDS = 60.0
 JOBS = 8  # in each round, besides the bundle's
@@ -106,12 +105,3 @@ def start(door: Door, moment: Moment | None, trace: Path | None) -> ForkServerPr
     process = FORKS.Process(target=stepping.run, args=(door.fleet.deployed, ["intake"], moment, trace), daemon=True)
     process.start()
     return process
-
-
-async def ended(process: ForkServerProcess) -> int | None:
-    await asyncio.to_thread(process.join, PATIENCE_SECONDS)
-    code = process.exitcode
-    process.kill()
-    process.join()
-    process.close()
-    return code

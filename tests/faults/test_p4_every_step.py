@@ -30,7 +30,7 @@ from callboard.runtime.triggers import Every, Policy
 from faults import ledger, stepping
 from faults.checker import Evidence, Kill, check
 from faults.scene import SETTINGS, Scene, describe, elapsed, leases_lost, unfinished
-from faults.stepping import ACK, QUEUE, Moment
+from faults.stepping import ACK, QUEUE, Moment, ended
 
 ACTORS = ["worker", "delayed-scanner", "repeatable-scheduler", "stalled-recovery", "retention"]
 PATIENCE_SECONDS = 90.0
@@ -173,12 +173,3 @@ async def test_so_it_is_at_every_step(
 ) -> None:
     moments = [Moment(step, when) for step in STEPS for when in ("before", "after")]
     await play(tmp_path, moments, seed=seed, store=request.getfixturevalue(given), broker=amqp_url)
-
-
-async def ended(process: ForkServerProcess) -> int | None:
-    await asyncio.to_thread(process.join, PATIENCE_SECONDS)
-    code = process.exitcode
-    process.kill()
-    process.join()
-    process.close()
-    return code
