@@ -258,7 +258,8 @@ class Jobs(Protocol):
     async def cancel(self, queue: str, ids: Sequence[str], *, now: int, keep: Keep) -> Sequence[Cancelled]: ...
 
     async def retry(self, queue: str, ids: Sequence[str], *, now: int, grace: int) -> Sequence[Ready | State | None]:
-        """Final -> waiting, next dispatch, failures and stalled 0, error, result and `expires_at` cleared.
+        """Final -> waiting, next dispatch, failures and stalled 0, error, result and `expires_at` cleared, a run_at that
+        is to come brought forward to now.
 
         The caller publishes it. A state in the answer: what the job is in; it was left alone. None: unknown."""
         ...
@@ -269,7 +270,8 @@ class Jobs(Protocol):
 
     async def take_unpublished(self, queues: Sequence[str], *, now: int, grace: int, limit: int) -> Sequence[Ready]:
         """Up to `limit` jobs per queue whose outbox entry is due, or held while their queue is not paused. Each
-        entry's next due time is now + grace, so replicas split the work and a crash repeats it."""
+        entry's next due time is now + grace, so replicas split the work and a crash repeats it. A job whose run_at the
+        store's clock has not reached is none of them: it was taken ahead of its time, and the caller's clock is wrong."""
         ...
 
     async def take_overtaken(
@@ -366,7 +368,10 @@ class Workers(Protocol):
         """Drop the rows of a boot that ends in order. A row that still holds active jobs stays, to be recovered."""
         ...
 
-    async def workers(self, queues: Sequence[str]) -> Sequence[WorkerRow]: ...
+    async def workers(self, queues: Sequence[str]) -> Sequence[WorkerRow]:
+        """Every boot that has a row in one of the queues. StoreUnavailable also where the store could be read but takes
+        no heartbeats: counters that nobody can raise tell nothing."""
+        ...
 
     async def declare_dead(self, queue: str, boot: str, *, beat: int, now: int) -> bool:
         """Only if the counter still is `beat` (or the boot is dead already). From then on its claims, heartbeats and

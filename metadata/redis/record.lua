@@ -369,6 +369,11 @@ local function flush_or_refuse()
   send_puts()
 end
 
+-- A write that changes nothing, and is refused where all writes are: the disk is full, too few replicas are there. A
+-- counter then stands still though its owner lives, and must not be seen to. (A write first would let a full server
+-- take those that follow: see `flush`.)
+local function refuse_where_nobody_can_write() redis.call('HDEL', prefix .. 'infos', '') end
+
 -- {record, payload, result, error, {history entry, ...}} for each id; nothing in place of a record that is not there.
 local function describe(ids)
   local packed, payloads = read_fields('record', ids), read_fields('payload', ids)

@@ -7,5 +7,7 @@ if not lock or not lock[1] or (fence_seen == lock[2] and beat_seen == lock[3]) t
   drop('freed', name)
   set('locks', name, cmsgpack.pack(lock))
   flush_or_refuse()
+else
+  refuse_where_nobody_can_write()
 end
 return {lock[1] == holder and 1 or 0, lock[2], lock[3], lock[4]}

@@ -1,4 +1,5 @@
 -- {} -> {boot, beat, info, active, ...}
+refuse_where_nobody_can_write()
 local beats = redis.call('HGETALL', prefix .. 'beats')
 local answer = {}
 for i = 1, #beats, 2 do

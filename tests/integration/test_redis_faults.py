@@ -23,6 +23,7 @@ from callboard.metadata.contract import (
 )
 from callboard.metadata.errors import StoreUnavailable
 from callboard.metadata.job import Keep, NewJob
+from callboard.metadata.leases import Leases
 from callboard.metadata.redis import RedisStore
 from callboard.runtime.clock import SystemClock
 from integration.redis_private import private_redis
@@ -200,3 +201,22 @@ async def test_refused_writes_on_a_bad_disk_are_unavailable(store: RedisStore, s
         await _enqueue(store, "job")
     await space.command("CONFIG", "SET", "min-replicas-to-write", "0")
     await _enqueue(store, "job")
+
+
+async def test_where_nobody_can_write_nobody_watches_leases(store: RedisStore, server: RedisServer) -> None:
+    """Counters stand still then, though their owners live: who is declared dead by that would lose what it runs."""
+    space = RedisSpace(server.url)
+    workers, leases = store.get(Workers), store.get(Leases)
+    await workers.heartbeat("boot", [QUEUE], info=b"info", now=0)
+    assert (await leases.take("lock", "holder", ttl=1000, still=None, now=0)).granted
+    await space.command("CONFIG", "SET", "min-replicas-to-write", "1")
+    refused = r"NOREPLICAS|Not enough good replicas"
+    with pytest.raises(StoreUnavailable, match=refused):
+        await workers.heartbeat("boot", [QUEUE], info=b"info", now=0)
+    with pytest.raises(StoreUnavailable, match=refused):
+        await workers.workers([QUEUE])
+    with pytest.raises(StoreUnavailable, match=refused):
+        await leases.take("lock", "other", ttl=1000, still=None, now=0)
+    await space.command("CONFIG", "SET", "min-replicas-to-write", "0")
+    assert [row.boot for row in await workers.workers([QUEUE])] == ["boot"]
+    assert not (await leases.take("lock", "other", ttl=1000, still=None, now=0)).granted
