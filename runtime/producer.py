@@ -61,7 +61,7 @@ class Producer:
         """
         if not jobs:
             return []
-        await self._register({job.queue for job in jobs})
+        await self._register(jobs)
         sending: asyncio.Future[list[Receipt]] | None = None
         try:
             if fresh and self._may_send_at_once(jobs):
@@ -136,14 +136,14 @@ class Producer:
         self._store_answers = True
         return answers
 
-    async def _register(self, queues: set[str]) -> None:
+    async def _register(self, jobs: Sequence[NewJob]) -> None:
         elapsed = self._clock.elapsed()
-        unknown = [queue for queue in queues if elapsed > self._registered.get(queue, 0.0)]
+        unknown = [queue for queue in {job.queue for job in jobs} if elapsed > self._registered.get(queue, 0.0)]
         if unknown:
             try:
                 await self._queues.register(unknown)
             except StoreUnavailable as error:
-                raise EnqueueUncertain((), str(error)) from error
+                raise EnqueueUncertain(tuple(job.id for job in jobs), str(error)) from error
             for queue in unknown:
                 self._registered[queue] = elapsed + REGISTER_AGAIN_SECONDS
 

@@ -20,12 +20,13 @@ from callboard.runtime.settings import Settings
 
 
 class FakeStore:
-    """Answers once `answering` is set: with `admission`, or not at all while `away`."""
+    """Answers once `answering` is set: with `admission`, or not at all while `away`. `full`: takes no queue either."""
 
     def __init__(self, *, durable: bool) -> None:
         self.durable = durable
         self.admission = Admission.CREATED
         self.away = False
+        self.full = False
         self.asked = asyncio.Event()
         self.answering = asyncio.Event()
         self.answering.set()
@@ -34,7 +35,9 @@ class FakeStore:
         assert capability in (Jobs, QueueControl, Inspection)
         return self
 
-    async def register(self, queues: Sequence[str]) -> None: ...
+    async def register(self, queues: Sequence[str]) -> None:
+        if self.full:
+            raise StoreUnavailable("fake", "full")
 
     async def enqueue(self, jobs: Sequence[NewJob], *, now: int, grace: int) -> list[Enqueued]:
         self.asked.set()
@@ -135,6 +138,16 @@ async def test_without_the_brokers_confirm_there_is_no_yes_where_the_store_is_no
     scene.dispatcher.receipt = Receipt.UNKNOWN
     with pytest.raises(EnqueueUncertain, match="the broker has not taken it"):
         await scene.producer.enqueue([job()], fresh=True)
+
+
+async def test_who_is_told_that_a_job_is_uncertain_is_told_its_id() -> None:
+    for fault in ("full", "away"):
+        scene = Scene()
+        setattr(scene.store, fault, True)
+        with pytest.raises(EnqueueUncertain, match=f"{fault}; enqueue again with the same id is safe: a, b") as told:
+            await scene.producer.enqueue([job("a"), job("b")])
+        assert told.value.job_ids == ("a", "b")
+        assert isinstance(told.value.__cause__, StoreUnavailable)
 
 
 async def test_after_the_store_did_not_answer_nothing_is_sent_before_it_has_answered_again() -> None:
