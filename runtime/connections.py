@@ -7,7 +7,7 @@ import secrets
 
 from ..brokers.contract import Broker
 from ..brokers.topology import Names
-from ..metadata.contract import Store
+from ..metadata.contract import Check, Store
 from .clock import Clock
 from .dispatcher import Dispatcher
 from .errors import ConfigurationError
@@ -29,6 +29,7 @@ class Connections:
         self.settings = settings
         self.clock = clock
         self.boot = secrets.token_hex(16)
+        self.found: tuple[Check, ...] = ()  # of the store, when it was opened
         self.names = Names(settings.namespace, settings.queue_type)
         self.broker: Broker = broker or make_broker(
             settings.broker.get_secret_value(), name=f"{settings.namespace} {self.boot[:8]}"
@@ -48,7 +49,8 @@ class Connections:
         """StoreUnavailable, StoreRefused, BrokerUnavailable: as they say."""
         await self.store.open()
         try:
-            for check in await self.store.check():
+            self.found = tuple(await self.store.check())
+            for check in self.found:
                 log.warning("store: %s", check.message)
             await self.broker.open()
             await self.broker.declare(self.names.exchanges())

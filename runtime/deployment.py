@@ -25,6 +25,7 @@ from .metrics import Metrics
 from .otlp_metrics import OtlpMetrics
 from .queue_gauges import QueueGauges
 from .readings import Readings
+from .store_watch import StoreWatch
 from .supervisor import Supervisor
 
 if TYPE_CHECKING:
@@ -120,6 +121,9 @@ class Deployment:
             clock, warn_after=settings.lease_seconds / 4, observe=None if metrics is None else metrics.loop_lag
         )
         self._watch = await watching.enter_async_context(watch)
+        if any(actor.kind == "stalled-recovery" for actor in self.actors):
+            connections = self.app.connections
+            await watching.enter_async_context(StoreWatch(connections.store, clock, known=connections.found))
         if settings.health_port is None and not exports:
             return
         self._health = health = Health(self.app.connections, watch)
