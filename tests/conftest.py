@@ -35,6 +35,37 @@ KINDS = {
     "bench",
 }
 collect_ignore = ["example_plugins"]  # a distribution of its own, run as such by contract/test_third_party.py
+# Where several processes share the tests, those of these files begin first, the longest of all first: else whoever got
+# a long one last would be waited for.
+LONGEST = (
+    "contract/test_mongo.py",
+    "contract/test_redis_cluster.py",
+    "simulation/test_protocol.py",
+    "model/test_protocol.py",
+    "contract/test_redis.py",
+    "contract/test_mongo_machine.py",
+    "contract/test_redis_machine.py",
+    "contract/test_third_party.py",
+    "contract/test_stores.py",
+    "integration/test_rabbitmq_connection.py",
+    "integration/test_executors.py",
+    "integration/test_scheduler_idle.py",
+    "integration/test_server_ways.py",
+    "integration/test_twenty_thousand.py",
+    "integration/test_producer_permissions.py",
+    "interop/test_producers.py",
+    "house/test_servers.py",
+    "containers/test_compose_kills.py",
+    "containers/test_compose.py",
+    "faults/test_storm.py",
+    "faults/test_t1_schedulers_killed.py",
+    "faults/test_t3_backlog.py",
+    "faults/test_data_wiped.py",
+    "faults/test_b1_broker_killed.py",
+    "faults/test_p4_every_step.py",
+    "faults/test_b2_long_handlers.py",
+    "faults/test_b2_connections_cut.py",
+)
 _used = pytest.StashKey[dict[str, str]]()
 _passed = pytest.StashKey[Counter[str]]()
 
@@ -58,12 +89,17 @@ def pytest_configure(config: pytest.Config) -> None:
     config.stash[_passed] = Counter()
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     for item in items:
         kind = item.path.relative_to(TESTS).parts[0]
         if kind not in KINDS:
             raise pytest.UsageError(f"{item.path}: tests live in one of tests/{{{','.join(sorted(KINDS))}}}/")
         item.add_marker(kind)
+    if hasattr(config, "workerinput"):
+        first = {TESTS / name: place for place, name in enumerate(LONGEST)}
+        if missing := [str(path) for path in first if not path.exists()]:
+            raise pytest.UsageError(f"LONGEST in {__file__} names what is not there: {', '.join(missing)}")
+        items.sort(key=lambda item: first.get(item.path, len(first)))
 
 
 def pytest_report_header(config: pytest.Config) -> list[str]:

@@ -98,6 +98,7 @@ async def stop(hall: Hall, *, seconds: float, grace: float, help: bool) -> tuple
 
 
 @pytest.mark.slow
+@pytest.mark.alone
 async def test_what_a_killed_worker_ran_runs_again_after_the_lease(
     tmp_path: Path, seed: int, redis_url: str, amqp_url: str
 ) -> None:

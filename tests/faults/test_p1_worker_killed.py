@@ -25,6 +25,7 @@ RATE = 230.0
 
 
 @pytest.mark.slow
+@pytest.mark.alone
 async def test_a_killed_worker_costs_a_repeat_of_what_it_ran_and_nothing_else(
     tmp_path: Path, seed: int, redis_url: str, amqp_url: str
 ) -> None:

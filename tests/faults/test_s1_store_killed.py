@@ -25,6 +25,7 @@ RESUME_SECONDS = 5.0
 
 
 @pytest.mark.slow
+@pytest.mark.alone
 async def test_a_store_that_dies_and_comes_back_costs_nothing_but_time(
     tmp_path: Path, seed: int, durable_redis: RedisServer, amqp_url: str
 ) -> None:
