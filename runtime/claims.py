@@ -225,7 +225,7 @@ class Claims:
                 name, task = ticket.id, ticket.task
                 expired = Event(event="expired", job=name, queue=queue, task=task, at=now, dispatch=ticket.dispatch)
                 self._stage.dispatcher.emit(expired)
-            case Verdict.TAKEN | Verdict.STALE | Verdict.FINAL | Verdict.GONE:
+            case Verdict.TAKEN | Verdict.STALE | Verdict.FINAL | Verdict.GONE | Verdict.NOT_DUE:
                 self._host.copy_refused()
         pending.parcel.settle()
 

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from types import SimpleNamespace
 from typing import Any
 
+import pytest
+
 from callboard.metadata.contract import Claimed, Verdict
 from callboard.metadata.contract import Ticket as ClaimTicket
 from callboard.metadata.job import Keep
@@ -23,7 +25,8 @@ SHORT_JOBS = 10_000 * HAND_ON_SECONDS  # a rate that leaves room beyond the slot
 
 class Scene:
     """Claims of queue `quiet`, then `busy`, on a store that answers with the verdicts of `answers` once, and then
-    nothing. `asked`: queue and size of each call; `settled`, `started`: how many messages, and runs, were."""
+    nothing. `asked`: queue and size of each call; `settled`, `started`, `copies`: how many messages,
+    runs, and copies that were refused, there were."""
 
     def __init__(self) -> None:
         self.boot = self.next_boot = "boot"  # now, and once the store has answered
@@ -32,6 +35,7 @@ class Scene:
         self.lost: list[str] = []  # boots
         self.settled = 0
         self.started = 0
+        self.copies = 0
         self.waiting: set[str] = set()
         self.backlog = Backlog(["quiet", "busy"], None)
         self.changed = asyncio.Event()
@@ -80,7 +84,8 @@ class Scene:
     def lease_lost(self, boot: str) -> None:
         self.lost.append(boot)
 
-    def copy_refused(self) -> None: ...
+    def copy_refused(self) -> None:
+        self.copies += 1
 
     def start(self, run: Run) -> None:
         self.started += 1
@@ -144,6 +149,17 @@ async def test_nor_while_one_that_was_claimed_so_waits_for_a_slot() -> None:
     scene.waiting.add("quiet")
     await scene.arrives("quiet", 1)
     assert scene.asked == BUSY
+    await scene.close()
+
+
+@pytest.mark.parametrize(
+    "verdict", [Verdict.TAKEN, Verdict.STALE, Verdict.FINAL, Verdict.GONE, Verdict.NOT_DUE], ids=str
+)
+async def test_a_copy_of_a_ticket_is_settled_and_counted(verdict: Verdict) -> None:
+    scene = Scene()
+    scene.answers = [verdict]
+    await scene.arrives("quiet", 1)
+    assert (scene.started, scene.settled, scene.copies) == (0, 1, 1)
     await scene.close()
 
 
