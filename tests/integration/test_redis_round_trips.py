@@ -3,35 +3,29 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 import pytest_asyncio
 
 from callboard.metadata.contract import (
-    Deduplicating,
-    Delay,
     Delays,
     Ending,
     Inspection,
     Jobs,
     Outcome,
     QueueControl,
-    Retention,
-    Sent,
     Ticket,
     Workers,
 )
 from callboard.metadata.job import Keep, NewJob, State
 from callboard.metadata.redis import RedisStore
 from callboard.runtime.clock import SystemClock
+from integration.operations import OPERATIONS, QUEUES, jobs
 from integration.redis_private import private_redis
 from redis_space import RedisSpace, more_calls
 from servers import RedisServer
-
-QUEUES = ["emails", "reports"]
-Operation = Callable[[RedisStore, int], Awaitable[object]]
 
 
 class CountingProxy:
@@ -81,72 +75,13 @@ async def proxy(server: RedisServer) -> AsyncIterator[tuple[CountingProxy, Redis
     await proxy.close()
 
 
-def _jobs(now: int, *, count: int = 128, state: str = "job", **more: int) -> list[NewJob]:
-    return [
-        NewJob(id=f"{state}-{n}", queue=QUEUES[n % 2], task="task", payload=bytes(300), created_at=now, **more)  # type: ignore[arg-type]
-        for n in range(count)
-    ]
-
-
-def _ids(start: int = 0) -> list[str]:
-    return [f"job-{n}" for n in range(start, 128, 2)]
-
-
-OPERATIONS: dict[str, Operation] = {
-    "enqueue": lambda s, now: s.get(Jobs).enqueue(_jobs(now), now=now, grace=0),
-    "published": lambda s, now: s.get(Jobs).published([Sent(j.queue, j.id, 1) for j in _jobs(now)], now=now),
-    "claim": lambda s, now: s.get(Jobs).claim(
-        QUEUES[0], "boot", [Ticket(id, 1) for id in _ids()], now=now, keep_expired=Keep()
-    ),
-    "finish": lambda s, now: s.get(Jobs).finish(
-        QUEUES[0],
-        [Outcome(id=id, dispatch=1, owner="boot", ending=Ending.COMPLETED, history=b"h") for id in _ids()],
-        now=now,
-        grace=0,
-    ),
-    "job progress": lambda s, now: s.get(Jobs).progress(QUEUES[0], "job-0", dispatch=1, owner="boot", value=b"v"),
-    "cancel": lambda s, now: s.get(Jobs).cancel(QUEUES[0], _ids(), now=now, keep=Keep()),
-    "retry": lambda s, now: s.get(Jobs).retry(QUEUES[0], _ids(), now=now, grace=0),
-    "remove": lambda s, now: s.get(Jobs).remove(QUEUES[0], _ids(), now=now),
-    "take_unpublished": lambda s, now: s.get(Jobs).take_unpublished(QUEUES, now=now, grace=0, limit=128),
-    "take_overtaken": lambda s, now: s.get(Jobs).take_overtaken(
-        QUEUES, now=now, grace=0, lag=0, sent_before=now, limit=128
-    ),
-    "take_due": lambda s, now: s.get(Delays).take_due(QUEUES, now=now, grace=0, limit=128),
-    "reschedule": lambda s, now: s.get(Delays).reschedule(
-        QUEUES[0], [Delay(id, None) for id in _ids()], now=now, grace=0
-    ),
-    "remove delayed": lambda s, now: s.get(Delays).remove(QUEUES[0], _ids(), now=now),
-    "heartbeat": lambda s, now: s.get(Workers).heartbeat("boot", QUEUES, info=b"", now=now),
-    "leave": lambda s, now: s.get(Workers).leave("boot", QUEUES),
-    "workers": lambda s, now: s.get(Workers).workers(QUEUES),
-    "declare_dead": lambda s, now: s.get(Workers).declare_dead(QUEUES[0], "boot", beat=1, now=now),
-    "take_stalled": lambda s, now: s.get(Workers).take_stalled(
-        QUEUES[0], "boot", now=now, grace=0, max_stalled=1, error=b"", history=b"", keep=Keep(), limit=128
-    ),
-    "holder": lambda s, now: s.get(Deduplicating).holder(QUEUES[0], "key", now=now),
-    "release": lambda s, now: s.get(Deduplicating).release(QUEUES[0], "key"),
-    "register": lambda s, now: s.get(QueueControl).register(QUEUES),
-    "queues": lambda s, now: s.get(QueueControl).queues(),
-    "pause": lambda s, now: s.get(QueueControl).pause(QUEUES[0]),
-    "resume": lambda s, now: s.get(QueueControl).resume(QUEUES[0]),
-    "paused": lambda s, now: s.get(QueueControl).paused(QUEUES),
-    "clear": lambda s, now: s.get(QueueControl).clear(QUEUES[0], State.WAITING, before=now + 1, limit=128, now=now),
-    "get": lambda s, now: s.get(Inspection).get(QUEUES[0], _ids()),
-    "counts": lambda s, now: s.get(Inspection).counts(QUEUES),
-    "page": lambda s, now: s.get(Inspection).page(QUEUES[0], State.WAITING, offset=0, limit=50, newest_first=True),
-    "progress": lambda s, now: s.get(Inspection).progress(QUEUES[0], "job-0"),
-    "prune": lambda s, now: s.get(Retention).prune(QUEUES, now=now, adoption_window=0, limit=128),
-}
-
-
 @pytest.mark.parametrize("name", OPERATIONS)
 async def test_an_operation_is_one_round_trip(proxy: tuple[CountingProxy, RedisStore], name: str) -> None:
     counter, store = proxy
     now = SystemClock().now()
     await store.get(Workers).heartbeat("boot", QUEUES, info=b"", now=now)
     if name != "enqueue":
-        await store.get(Jobs).enqueue(_jobs(now), now=now, grace=0)
+        await store.get(Jobs).enqueue(jobs(now), now=now, grace=0)
     before = counter.trips
     await OPERATIONS[name](store, now)
     assert counter.trips - before == 1
