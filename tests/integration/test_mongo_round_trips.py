@@ -18,7 +18,7 @@ from integration.operations import OPERATIONS, QUEUES, jobs
 from mongo_space import MongoSpace
 
 TRIPS = 2  # one to look and one to write
-# What is done once in a while: marks that are waited out, a boot's row in several states, what is old by several indexes
+# What is done once in a while: marks that are waited out, a boot's row, what is old by several indexes.
 MORE = {"leave": 3, "declare_dead": 4, "pause": 4, "prune": 6}
 
 
