@@ -39,6 +39,8 @@ def translated(error: Failure, store: str) -> MetadataError:
             f"its certificate is not accepted ({certificate[1].rstrip('.')}): it must be for the host in the URL, and"
             " signed by an authority known here, whose file tlsCAFile=<path> names",
         )
+    if isinstance(error, driver.ConfigurationError) and type(error.__cause__).__module__.startswith("dns."):
+        return StoreUnavailable(store, f"its servers are not found by DNS: {_shortened(str(error))}")
     if "does not have journaling enabled" in str(error):
         return StoreRefused(
             f"{store} must not be used as it is: it runs without a journal (--nojournal), so that a crash loses"

@@ -16,10 +16,13 @@ OLDEST = (5, 0)
 
 
 class ServerFacts(Struct, frozen=True):
-    """`status`, `settings` None: the server does not let us read them (they need the role clusterMonitor)."""
+    """`features`: its featureCompatibilityVersion, as which version it works. This, `status` and `replication` are None
+    where the server does not let us read them (they need the role clusterMonitor).
+    """
 
     hello: Mapping[str, Any]
     version: str
+    features: str | None
     status: Mapping[str, Any] | None
     replication: Mapping[str, Any] | None
     indexes: Mapping[str, Any]
@@ -38,20 +41,22 @@ class ServerFacts(Struct, frozen=True):
 async def read_facts(connection: MongoConnection) -> ServerFacts:
     hello = await connection.command("hello")
     build = await connection.command("buildInfo")
+    features = await _if_allowed(connection, "getParameter", featureCompatibilityVersion=1)
     status = await _if_allowed(connection, "serverStatus")
     replication = await _if_allowed(connection, "replSetGetConfig") if "setName" in hello else None
     return ServerFacts(
         hello=hello,
         version=str(build["version"]),
+        features=None if features is None else str(features["featureCompatibilityVersion"]["version"]),
         status=status,
         replication=None if replication is None else replication.get("config"),
         indexes=await connection.index_information(),
     )
 
 
-async def _if_allowed(connection: MongoConnection, command: str) -> Mapping[str, Any] | None:
+async def _if_allowed(connection: MongoConnection, command: str, **arguments: Any) -> Mapping[str, Any] | None:
     try:
-        return await connection.command(command, database="admin")
+        return await connection.command(command, database="admin", **arguments)
     except StoreError:  # managed services and plain users are not let
         return None
 
@@ -61,8 +66,21 @@ def findings(facts: ServerFacts) -> Sequence[Check]:
 
 
 def _identity(facts: ServerFacts) -> Iterator[Check]:
-    if tuple(int(part) for part in facts.version.split(".")[:2] if part.isdecimal()) < OLDEST:
+    if _numbers(facts.version) < OLDEST:
         yield Check("mongodb-version", f"MongoDB {facts.version} is too old: use 5.0 or later", refuse=True)
+    elif facts.features is not None and _numbers(facts.features) < OLDEST:
+        yield Check(
+            "mongodb-features",
+            f"its featureCompatibilityVersion is {facts.features}, so MongoDB {facts.version} works as one that is too"
+            ' old: once every member runs 5.0 or later, db.adminCommand({setFeatureCompatibilityVersion: "5.0"})',
+            refuse=True,
+        )
+    elif facts.features is None and _numbers(facts.version) == OLDEST:
+        # Only this version can be set to one that is too old; the later ones do not start with its data then.
+        yield Check(
+            "mongodb-features",
+            "its featureCompatibilityVersion may not be read without the role clusterMonitor: make sure that it is 5.0",
+        )
     if facts.hello.get("msg") == "isdbgrid":
         yield Check(
             "mongodb-sharded",
@@ -77,6 +95,11 @@ def _identity(facts: ServerFacts) -> Iterator[Check]:
             " and leave out directConnection",
             refuse=True,
         )
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    """Major and minor."""
+    return tuple(int(part) for part in version.split(".")[:2] if part.isdecimal())
 
 
 def _durability(facts: ServerFacts) -> Iterator[Check]:

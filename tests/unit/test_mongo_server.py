@@ -13,6 +13,7 @@ def _findings(
     facts = ServerFacts(
         hello={"isWritablePrimary": True, "setName": "shop", **(hello or {})},
         version=more.get("version", "7.0.2"),
+        features=more.get("features"),
         status=more.get("status"),
         replication=replication,
         indexes={},
@@ -28,6 +29,12 @@ def test_a_primary_of_a_replica_set_that_keeps_its_journal_is_well() -> None:
     ("found", "expected"),
     [
         ({"version": "4.4.29"}, {"mongodb-version": True}),
+        ({"version": "4.4.29", "features": "4.2"}, {"mongodb-version": True}),
+        ({"version": "5.0.31", "features": "4.4"}, {"mongodb-features": True}),
+        ({"version": "5.0.31", "features": "5.0"}, {}),
+        ({"version": "5.0.31"}, {"mongodb-features": False}),
+        ({"version": "6.0.5", "features": "5.0"}, {}),
+        ({"version": "10.0.0", "features": "9.0"}, {}),
         ({"hello": {"msg": "isdbgrid"}}, {"mongodb-sharded": True}),
         ({"hello": {"isWritablePrimary": False}}, {"mongodb-primary": True}),
         ({"hello": {"setName": None}}, {"mongodb-standalone": False}),
