@@ -15,7 +15,7 @@ import asyncio
 import multiprocessing
 import signal
 from collections import Counter
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 
@@ -25,17 +25,15 @@ from callboard import Callboard
 from callboard.metadata.contract import Jobs
 from callboard.metadata.job import State
 from callboard.runtime.options import CallOptions
-from callboard.runtime.schedule_record import stamp
-from callboard.runtime.triggers import Every, Policy
 from faults import ledger, stepping
 from faults.checker import Evidence, Kill, check
+from faults.occurrences import every_second
 from faults.scene import SETTINGS, Scene, describe, elapsed, leases_lost, unfinished
 from faults.stepping import ACK, QUEUE, Moment, ended
 
 ACTORS = ["worker", "delayed-scanner", "repeatable-scheduler", "stalled-recovery", "retention"]
 PATIENCE_SECONDS = 90.0
 LEASE = {"CALLBOARD_LEASE_SECONDS": "1", "CALLBOARD_MAX_STALLED": "1000"}
-EACH = Policy.create(coalesce=False, catch_up=1000)
 ROUND = {"plain": {}, "thread": {}, "fails": {}, "delayed": {"delay": 0.3}}
 # Every step that these actors take with such jobs.
 STEPS = [
@@ -74,17 +72,8 @@ class Rounds:
         now = self._app.clock.now()
         await self._app.connections.store.get(Jobs).enqueue([unsent], now=now, grace=0)
         self.wanted.append(unsent.id)
-        await self._schedule(f"round-{number:02}")
-
-    async def _schedule(self, name: str) -> None:
         start = datetime.now(UTC).replace(microsecond=0)
-        trigger, options = Every(1, start=start, end=start + timedelta(seconds=1)), CallOptions()
-        queue = self._app.queue(QUEUE)
-        new = queue.new_schedule(
-            "work", trigger, id=name, args=(1, False), kwargs={}, options=options, policy=EACH, since=start
-        )
-        await queue.upsert_schedules([new])
-        self.wanted += [f"{name}@{stamp(round((start.timestamp() + step) * 1000))}" for step in range(2)]
+        self.wanted += await every_second(queue, f"round-{number:02}", start=start, times=2, milliseconds=1)
 
     def start(self, moment: Moment | None) -> ForkServerProcess:
         trace = self._trace if moment is None else None
