@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from typing import Any
 
 from redis.asyncio import BlockingConnectionPool, Redis
+from redis.exceptions import RedisError
 from redis.exceptions import TimeoutError as NoAnswer
 
 from .address import Address, host_name
@@ -68,7 +70,13 @@ class Node:
     async def close(self) -> None:
         await self._large.close()
         await self._small.close()
-        await self.client.aclose(close_connection_pool=True)
+        await close_client(self.client)
+
+
+async def close_client(client: Redis) -> None:
+    """The driver gives up waiting for the end of a connection after a while: it is closed all the same."""
+    with suppress(RedisError, OSError):
+        await client.aclose(close_connection_pool=True)
 
 
 def node_at(address: Address, host: str, port: int) -> Node:

@@ -18,7 +18,7 @@ from redis.exceptions import ConnectionError as ConnectionLost
 from redis.exceptions import ReadOnlyError, RedisError
 
 from .address import Address, host_name
-from .node import Node
+from .node import Node, close_client
 from .pool import blocking_pool, connection_options
 
 SENTINEL_SECONDS = 1.0  # for the answer of one sentinel: another one may know
@@ -93,7 +93,7 @@ class Masters:
 
     async def close(self) -> None:
         for _, client in self._sentinels:
-            await client.aclose(close_connection_pool=True)
+            await close_client(client)
 
     async def get_master_address(self) -> tuple[str, int]:
         """The first answer of a sentinel that sees the master; the driver's ConnectionError: there is none."""

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+from redis.asyncio import BlockingConnectionPool
 from redis.exceptions import TimeoutError as NoAnswer
 
 from callboard.metadata.redis.address import parse
@@ -80,3 +81,23 @@ async def test_a_large_call_that_waits_for_others_gives_up_with_them() -> None:
         assert {type(answer) for answer in answers} == {NoAnswer}
         server.may_answer.set()
         assert await node.ask([LARGE]) == [b"OK"]
+
+
+class Stubborn(BlockingConnectionPool):
+    """As the driver's own, where a connection does not end in time."""
+
+    closed = False
+
+    async def aclose(self) -> None:
+        self.closed = True
+        raise NoAnswer("Timed out closing connection after 0.15")
+
+
+async def test_closing_a_node_whose_connections_do_not_end_in_time_is_no_error() -> None:
+    async def nowhere() -> tuple[str, int]:
+        return "127.0.0.1", 1
+
+    connections = Stubborn()
+    node = Node(parse("redis://127.0.0.1:1/0"), name="slow", connections=connections, where=nowhere)
+    await node.close()
+    assert connections.closed
