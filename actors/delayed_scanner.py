@@ -20,6 +20,7 @@ held here, and it goes out as fast as the broker takes it.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from ..metadata.contract import MAX_BATCH, Delays, Jobs, QueueControl, Ready
@@ -77,17 +78,17 @@ class DelayedScanner(RoundsActor):
             return pause
         # Commands that come during the look are about what it may not have seen.
         expected, self._next, self._look_now = self._next, None, False
-        self._look_again = self.stage.clock.elapsed() + self.stage.settings.scan_interval
-        now = self.stage.clock.now()
+        now, asked = self.stage.clock.now(), self.stage.clock.elapsed()
+        self._look_again = asked + self.stage.settings.scan_interval
         due = await self._delays.take_due(
             await self.queues.names(), now=now, grace=self.stage.settings.grace, limit=MAX_BATCH, ahead=AHEAD_MS
         )
-        self._note_gap(due.gap, asked_at=now)
+        self._note_gap(due.gap, took=self.stage.clock.elapsed() - asked)
         if due.ready:
             self._turns.got_some()
             if self.stage.metrics is not None and expected is not None:
                 self.stage.metrics.scanned(late=max(0, self.stage.clock.now() - expected) / 1000)
-            await self._send(due.ready)
+            await self._send(due.ready, now, asked)
         elif expected is not None and expected + self._behind - LOOK_MS <= now:
             self._turns.came_late()
         if due.next_due is not None:
@@ -104,18 +105,20 @@ class DelayedScanner(RoundsActor):
         left = (self._next - self.stage.clock.now() + self._behind - LOOK_MS) / 1000 + self._turns.wait
         return min(longest, left)
 
-    async def _send(self, ready: Sequence[Ready]) -> None:
+    async def _send(self, ready: Sequence[Ready], now: int, asked: float) -> None:
+        """`now`, `asked`: the wall clock and `elapsed` when the store was asked."""
         by_moment: dict[int, list[Ready]] = {}
         for job in ready:
             by_moment.setdefault(job.not_before, []).append(job)
         await self._outgoing.send(by_moment.pop(0, []))
         for moment in sorted(by_moment):
-            await self._outgoing.hold(by_moment[moment], moment + self._behind)
+            at = moment + self._behind
+            await self._outgoing.hold(by_moment[moment], at=at, latest=asked + (at - now) / 1000)
 
-    def _note_gap(self, gap: int, *, asked_at: int) -> None:
+    def _note_gap(self, gap: int, *, took: float) -> None:
         """The store looked at its clock at some time before its answer. That counts where it is behind: clocks that
         agree to within an answer's time are taken for one."""
-        self._behind = 0 if gap >= 0 else max(0, self.stage.clock.now() - asked_at) - gap
+        self._behind = 0 if gap >= 0 else math.ceil(round(took * 1000, 3)) - gap
         apart = abs(gap) > MAX_CLOCK_GAP_MS
         if apart and not self._gap_told:
             self.stage.log.warning(

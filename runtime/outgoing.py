@@ -1,9 +1,9 @@
 """Sends under way, so many at a time: an actor goes on to what is due next while the broker confirms what was before.
 
     outgoing = Outgoing(stage)
-    await outgoing.send(ready)      returns at once while fewer than MAX_SENDS are under way
-    await outgoing.hold(ready, at)  the same for what is not due yet: it is sent at that moment
-    await outgoing.end()            at the end of the actor: waits for them within the grace
+    await outgoing.send(ready)                  returns at once while fewer than MAX_SENDS are under way
+    await outgoing.hold(ready, at, latest)      the same for what is not due yet: it is sent at that moment
+    await outgoing.end()                        at the end of the actor: waits for them within the grace
 
 A broker that takes long to confirm delays nothing but itself, and a backlog goes out as fast as it is taken, while only
 that many batches of it are held here. What is not sent in the end stays in the outbox, for a relay.
@@ -35,10 +35,9 @@ class Outgoing:
         if ready:
             self._sends.add(asyncio.create_task(self._send(ready)))
 
-    async def hold(self, ready: Sequence[Ready], at: int) -> None:
-        """`at`: ms of our clock. Raises as `send` does."""
-        left = (at - self._stage.clock.now()) / 1000
-        latest = self._stage.clock.elapsed() + left
+    async def hold(self, ready: Sequence[Ready], *, at: int, latest: float) -> None:
+        """`at`: ms of our clock; `latest`: the same moment by `elapsed`, from both clocks as they were before the store
+        was asked what is due: what jumps from then on moves nothing. Raises as `send` does."""
         self._held = await _with_room(self._held, MAX_HELD)
         self._held.add(asyncio.create_task(self._send_at(ready, at, latest)))
 

@@ -25,9 +25,10 @@ class PassingClock:
 
     def __init__(self) -> None:
         self.passed = 0.0
+        self.jump = 0
 
     def now(self) -> int:
-        return NOON + int(self.passed + 1e-6)
+        return NOON + self.jump + int(self.passed + 1e-6)
 
     def elapsed(self) -> float:
         return self.passed / 1000
@@ -52,6 +53,7 @@ class FakeStage:
         self.asked: list[tuple[int, int]] = []  # now, ahead
         self.due = Due([], None)
         self.takes_ms = 0.0
+        self.jumps_ms = 0  # the clock, while the store answers
         self.sent: list[tuple[list[str], float]] = []  # ids, ms that have passed
 
     def capability(self, capability: type) -> FakeStage:
@@ -60,6 +62,7 @@ class FakeStage:
     async def take_due(self, queues: Sequence[str], *, now: int, grace: int, limit: int, ahead: int) -> Due:
         self.asked.append((now - NOON, ahead))
         self.clock.passed += self.takes_ms
+        self.clock.jump = self.jumps_ms
         return self.due
 
     async def send(self, ready: Sequence[Ready]) -> None:
@@ -118,3 +121,15 @@ async def test_a_ticket_waits_for_the_later_of_the_two_clocks(stage: FakeStage, 
     await scans.round()
     ((_, after),) = await stage.sends(1)
     assert earliest <= after < earliest + 1
+
+
+@pytest.mark.parametrize("jump", [3_600_000, -3_600_000])
+@pytest.mark.parametrize(("gap", "moment"), [(0, 30), (-7, 37 + 3)])
+async def test_a_clock_that_jumps_while_the_store_answers_moves_no_ticket_by_more_than_a_millisecond(
+    stage: FakeStage, gap: int, moment: int, jump: int
+) -> None:
+    stage.takes_ms, stage.jumps_ms = 3.0, jump
+    stage.due = Due([ready("a", 30)], None, gap)
+    await scanner(stage).round()
+    ((_, after),) = await stage.sends(1)
+    assert moment - 1 <= after < moment + 1

@@ -12,6 +12,7 @@ from callboard.metadata.contract import Ready
 from callboard.runtime.outgoing import MAX_HELD, MAX_SENDS, Outgoing
 
 NOON = 1_700_000_000_000
+BEGAN = 500.0  # `elapsed` at noon
 
 
 class JumpingClock:
@@ -25,7 +26,7 @@ class JumpingClock:
         return NOON + self.jump + int(self.passed * 1000 + 1e-6)
 
     def elapsed(self) -> float:
-        return 500.0 + self.passed
+        return BEGAN + self.passed
 
     async def sleep(self, seconds: float) -> None:
         await asyncio.sleep(0)
@@ -61,21 +62,28 @@ def ready(id: str) -> Ready:
     return Ready("q", id, 1, 5, b"")
 
 
+async def hold(sends: Outgoing, id: str, milliseconds: int) -> None:
+    """Until so long after noon."""
+    await sends.hold([ready(id)], at=NOON + milliseconds, latest=BEGAN + milliseconds / 1000)
+
+
 async def test_what_is_held_is_sent_at_its_moment(stage: FakeStage) -> None:
     sends = outgoing(stage)
-    await sends.hold([ready("a")], NOON + 20)
+    await hold(sends, "a", 20)
     await sends.end()
     ((id, after),) = stage.sent
     assert id == "a"
     assert 20 <= after < 21
 
 
+@pytest.mark.parametrize("before", [False, True])
 @pytest.mark.parametrize(("jump", "earliest"), [(3_600_000, 19), (-3_600_000, 20), (-1, 20)])
-async def test_a_jump_of_the_clock_meanwhile_moves_nothing_by_more_than_a_millisecond(
-    stage: FakeStage, jump: int, earliest: float
+async def test_a_jump_of_the_clock_before_or_after_moves_nothing_by_more_than_a_millisecond(
+    stage: FakeStage, jump: int, earliest: float, before: bool
 ) -> None:
     sends = outgoing(stage)
-    await sends.hold([ready("a")], NOON + 20)
+    stage.clock.jump = jump if before else 0
+    await hold(sends, "a", 20)
     stage.clock.jump = jump
     await sends.end()
     ((_, after),) = stage.sent
@@ -84,8 +92,8 @@ async def test_a_jump_of_the_clock_meanwhile_moves_nothing_by_more_than_a_millis
 
 async def test_what_is_due_already_is_sent_at_once(stage: FakeStage) -> None:
     sends = outgoing(stage)
-    await sends.hold([ready("a")], NOON)
-    await sends.hold([ready("b")], NOON - 5)
+    await hold(sends, "a", 0)
+    await hold(sends, "b", -5)
     await sends.end()
     assert stage.sent == [("a", 0), ("b", 0)]
 
@@ -96,8 +104,8 @@ async def test_a_broker_that_does_not_confirm_holds_back_who_has_sent_enough(sta
     for number in range(MAX_SENDS):
         await sends.send([ready(f"sent-{number}")])
     for number in range(MAX_HELD):
-        await sends.hold([ready(f"held-{number}")], NOON)
-    for one_more in (sends.send([ready("more")]), sends.hold([ready("more")], NOON)):
+        await hold(sends, f"held-{number}", 0)
+    for one_more in (sends.send([ready("more")]), hold(sends, "more", 0)):
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(0.05):
                 await one_more
