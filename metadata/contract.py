@@ -258,8 +258,8 @@ class Jobs(Protocol):
     async def cancel(self, queue: str, ids: Sequence[str], *, now: int, keep: Keep) -> Sequence[Cancelled]: ...
 
     async def retry(self, queue: str, ids: Sequence[str], *, now: int, grace: int) -> Sequence[Ready | State | None]:
-        """Final -> waiting, next dispatch, failures and stalled 0, error, result and `expires_at` cleared, a run_at that
-        is to come brought forward to now.
+        """Final -> waiting, next dispatch, failures and stalled 0, error, result and `expires_at` cleared; a run_at
+        that is to come becomes now.
 
         The caller publishes it. A state in the answer: what the job is in; it was left alone. None: unknown."""
         ...
@@ -271,7 +271,7 @@ class Jobs(Protocol):
     async def take_unpublished(self, queues: Sequence[str], *, now: int, grace: int, limit: int) -> Sequence[Ready]:
         """Up to `limit` jobs per queue whose outbox entry is due, or held while their queue is not paused. Each
         entry's next due time is now + grace, so replicas split the work and a crash repeats it. A job whose run_at the
-        store's clock has not reached is none of them: it was taken ahead of its time, and the caller's clock is wrong."""
+        store's clock has not reached is none of them: a scanner has taken it ahead, and the caller's clock is ahead."""
         ...
 
     async def take_overtaken(

@@ -105,6 +105,7 @@ class MongoJobs:
             record.failures = record.stalled = 0
             record.error = record.result = record.progress = record.finished_at = record.parked_at = None
             record.expires_at = None
+            record.run_at = None if record.run_at is None else min(record.run_at, now)
             record.cancel = False
             record.wait(dispatch=record.dispatch + 1, due=now + grace, now=now)
             return record.ready()

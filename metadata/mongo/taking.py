@@ -31,7 +31,9 @@ async def take_unpublished(
         record.send_again(due=now + grace)
 
     async def due(names: Sequence[str], most: int, states: Sequence[str] = (DUE,)) -> list[Document]:
-        where = {"queue": one_of(names), "state": one_of(states), "due": {"$lte": now}}
+        # What a scanner has taken a little before its time waits for that, however far ahead the caller's clock is.
+        ripe = {"$lte": ["$run_at", {"$toLong": "$$NOW"}]}  # also where there is no run_at
+        where = {"queue": one_of(names), "state": one_of(states), "due": {"$lte": now}, "$expr": ripe}
         return await connection.find(where, FIELDS, sort=[("due", 1)], limit=most)
 
     async def held(names: Sequence[str], most: int) -> list[Document]:

@@ -13,6 +13,7 @@ for i, entry in ipairs(entries) do
     leave(id, record)
     record[FAILURES], record[STALLED] = 0, 0
     record[FINISHED_AT], record[PARKED_AT], record[CANCEL], record[GROUP], record[EXPIRES_AT] = false, false, false, false, false
+    if record[RUN_AT] and record[RUN_AT] > now then record[RUN_AT] = now end
     unset('result', id)
     unset('error', id)
     unset('progress', id)

@@ -17,7 +17,8 @@ from ...metadata.contract import (
     Verdict,
 )
 from ...metadata.job import Keep, Outbox, State
-from .store_scene import BOOT, GRACE, OTHER, QUEUE, Scene, StoreSuite
+from ..clock import SystemClock
+from .store_scene import BOOT, DAY, GRACE, OTHER, QUEUE, Scene, StoreSuite
 
 ENDS = [
     (Ending.COMPLETED, State.COMPLETED),
@@ -191,6 +192,17 @@ class CancelConformance(StoreSuite):
         scene.step(10_000)
         await scene.prune()
         assert (await scene.job()).state is State.WAITING
+
+    async def test_a_cancelled_job_that_was_delayed_runs_when_it_is_retried_not_when_it_was_due(
+        self, scene: Scene
+    ) -> None:
+        real = SystemClock().now()
+        await scene.add("job", run_at=real + DAY)
+        await scene.jobs.cancel(QUEUE, ["job"], now=scene.now, keep=Keep())
+        await scene.jobs.retry(QUEUE, ["job"], now=scene.now, grace=GRACE)
+        assert (await scene.job()).run_at == scene.now
+        scene.step(GRACE)
+        assert await scene.unpublished() == [("job", 1)]
 
     async def test_what_is_not_final_is_left_alone_by_retry_and_its_state_told(self, scene: Scene) -> None:
         await scene.add("waiting")

@@ -155,6 +155,29 @@ class DelayConformance(StoreSuite):
         scene.step(1)
         assert await scene.unpublished() == [("job", 1)]
 
+    async def test_no_relay_whose_clock_is_ahead_sends_a_job_that_was_taken_ahead_before_it_is_due(
+        self, scene: Scene
+    ) -> None:
+        real = SystemClock().now()
+        await scene.enqueue(scene.new("job", run_at=real + DAY), scene.new("due", run_at=real - DAY))
+        await scene.delays.take_due([QUEUE], now=real, grace=GRACE, limit=10, ahead=DAY)
+        scene.now = real + 3 * DAY
+        everything = [("due", 1), ("job", 1)]
+        assert await scene.unpublished() == (everything[:1] if scene.store.server_time else everything)
+
+    async def test_a_job_that_was_taken_ahead_is_sent_by_a_relay_whose_clock_is_ahead_once_it_is_due(
+        self, scene: Scene
+    ) -> None:
+        clock = SystemClock()
+        await scene.add("job", run_at=clock.now() + 200)
+        await scene.delays.take_due([QUEUE], now=clock.now(), grace=GRACE, limit=10, ahead=DAY)
+        scene.now = clock.now() + 3 * DAY
+        async with asyncio.timeout(60):
+            while not (sent := await scene.unpublished()):
+                scene.step(GRACE)
+                await asyncio.sleep(0.02)
+        assert sent == [("job", 1)]
+
     async def test_a_job_that_was_taken_ahead_is_claimed_cancelled_and_given_up_as_one_that_waits(
         self, scene: Scene
     ) -> None:
