@@ -297,7 +297,8 @@ class Callboard:
         encoded_args, encoded_kwargs = encode_arguments(args, kwargs)
         if task is not None:  # what the worker would refuse is refused here already
             task.signature.bind_json(encoded_args, encoded_kwargs)
-        run_at = options.run_at if options.delay_ms is None else now + options.delay_ms
+        # Whether a moment that was given is past is not for our clock to say: the store has one, too.
+        run_at = now + options.delay_ms if options.delay_ms else options.run_at
         ttl = options.ttl_ms or declared.ttl_ms
         body = Body(
             id=options.job_id or new_id(now),
@@ -324,7 +325,7 @@ class Callboard:
             payload=payload,
             priority=body.priority,
             created_at=now,
-            run_at=run_at if run_at is not None and run_at > now else None,
+            run_at=run_at,
             expires_at=body.expires_at,
             deduplication=options.deduplication,
         )
