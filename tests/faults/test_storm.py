@@ -24,17 +24,14 @@ from pathlib import Path
 import pytest
 
 from callboard import Callboard
-from callboard.runtime.options import CallOptions
-from callboard.runtime.schedule_record import stamp
-from callboard.runtime.triggers import Every, Policy
-from faults.scene import CONNECTION_LOST, SETTINGS, Scene, elapsed, unfinished
+from faults.occurrences import every_second
+from faults.scene import CONNECTION_LOST, SETTINGS, Scene, elapsed
 from faults.storm import DurableStore, Restart, Storm
 from faults.workload import QUEUES
 from servers import RabbitMQServer
 
 JOBS = int(os.environ.get("SOAK_JOBS") or 50_000)
 SUBMITTED = 0.1
-EACH = Policy.create(coalesce=False, catch_up=1000)
 KEEP_ALL = {"CALLBOARD_KEEP_COMPLETED_COUNT": "1000000"}
 # With a backlog of thousands, tickets are late without being lost.
 UNHURRIED = {"CALLBOARD_OVERTAKEN_SECONDS": "30", "CALLBOARD_RECONCILE_GRACE_SECONDS": "10"}
@@ -53,25 +50,13 @@ class Told:
     async def schedule(self, seconds: int) -> None:
         """A schedule in each queue that occurs every second, so many times."""
         start = datetime.now(UTC).replace(microsecond=0) + timedelta(seconds=1)
-        trigger = Every(1, start=start, end=start + timedelta(seconds=seconds - 1))
         async with self._app as app:
             for queue in map(app.queue, QUEUES):
-                new = queue.new_schedule(
-                    "work",
-                    trigger,
-                    id=f"every-second-{queue.name}",
-                    args=(5, False),
-                    kwargs={},
-                    options=CallOptions(),
-                    policy=EACH,
-                    since=start,
-                )
-                await queue.upsert_schedules([new])
-        stamps = [stamp(round((start.timestamp() + step) * 1000)) for step in range(seconds)]
-        self.scene.occurrences = frozenset(f"every-second-{queue}@{one}" for queue in QUEUES for one in stamps)
+                name = f"every-second-{queue.name}"
+                self.scene.occurrences |= await every_second(queue, name, start=start, times=seconds)
 
-    async def end(self, jobs: int) -> None:
-        """The producers have sent all they had to, so many `jobs`, every occurrence was fired, everything is final."""
+    async def end(self) -> None:
+        """The producers have sent all they had to, every occurrence was fired, everything is final."""
         await self.scene.until(
             lambda: not any(producer.running for producer in self.scene.producers),
             "the producers have sent all",
@@ -81,14 +66,8 @@ class Told:
             for queue in map(app.queue, QUEUES):
                 while any(schedule.next_run for schedule in await queue.list_repeatables()):
                     await asyncio.sleep(0.2)
-            while await self._recorded() < jobs + len(self.scene.occurrences):  # intake may still hold submissions
-                await asyncio.sleep(0.2)
+        await self.scene.all_recorded()
         await self.scene.settle()
-
-    async def _recorded(self) -> int:
-        counts = await self.scene.counts()
-        done = sum(each.completed + each.failed + each.cancelled + each.expired for each in counts.values())
-        return unfinished(counts) + done
 
     async def dead_letters(self) -> int:
         async with self._app as app:
@@ -104,7 +83,7 @@ async def weather(told: Told, *, jobs: int, seconds: int, apart: bool, restarts:
     await told.schedule(seconds - MARGIN_SECONDS)
     step = seconds / (len(restarts) + 1)
     await storm.rage(seconds, restarts={step * number: each for number, each in enumerate(restarts, start=1)})
-    await told.end(jobs)
+    await told.end()
 
     verdict = await scene.judge(CONNECTION_LOST)
     finals = await scene.finals()
