@@ -19,7 +19,7 @@ import pytest
 
 from callboard import Callboard
 from callboard.metadata.contract import Workers
-from faults.debts import Debts
+from faults.debts import Debt, Debts
 from faults.fleet import LEASE_SECONDS, actor
 from faults.scene import CONNECTION_LOST, Scene
 from faults.workload import APP, QUEUES
@@ -61,8 +61,9 @@ async def play(scene: Scene, store: str, broker: str, *, freezes: Sequence[Mappi
     scene.start_producers(rate=RATE, submitted=0.1)
     await scene.up()
     async with Callboard(broker=broker, store=store, namespace=scene.namespace) as app:
+        debts = Debts(scene, app)
         for seconds in freezes:
-            await freeze(scene, app, seconds)
+            await freeze(scene, app, debts, seconds)
     await scene.all_recorded()
     await scene.settle()
 
@@ -71,9 +72,9 @@ async def play(scene: Scene, store: str, broker: str, *, freezes: Sequence[Mappi
     await scene.assert_nobody_was_given_up()
 
 
-async def freeze(scene: Scene, app: Callboard, seconds: Mapping[str, float]) -> None:
+async def freeze(scene: Scene, app: Callboard, debts: Debts, seconds: Mapping[str, float]) -> None:
     """Stop these members, each for so long, so that all of them go on at the same moment."""
-    debts, owed = Debts(scene, app), []
+    owed: list[Debt] = []
     before, started = await beats(app), len(scene.started())
     left = max(seconds.values())
     for name, its in sorted(seconds.items(), key=lambda item: -item[1]):
