@@ -2,6 +2,9 @@
 
 export PATH="$PATH:/usr/local/sbin:/usr/sbin:/sbin"
 
+# Hundreds of processes are started, and each would compile the package again.
+unset PYTHONDONTWRITEBYTECODE
+
 say() { echo "${0##*/}: $*" >&2; }
 
 # Installs Debian packages without letting them start their services.
