@@ -17,7 +17,8 @@ import msgspec
 from msgspec import Struct
 
 from ..brokers.topology import Names
-from ..metadata.contract import CAPABILITIES
+from ..metadata.contract import CAPABILITIES, Store
+from ..metadata.errors import StoreRefused
 from .actor import Actor
 from .errors import ConfigurationError
 from .registry import STORES, actor_names, find_actor, make_store, store_class
@@ -136,9 +137,8 @@ def _installed_stores() -> list[StoreWiring]:
     found: dict[object, StoreWiring] = {}
     for scheme in sorted(entry.name for entry in entry_points(group=STORES)):
         try:
-            address = "localhost" if store_class(f"{scheme}://").shared else ""  # what lives here has no address
-            store = make_store(f"{scheme}://{address}", namespace="callboard")
-        except ConfigurationError as error:  # its driver is not installed
+            store = _store_of(scheme)
+        except (ConfigurationError, StoreRefused) as error:  # its driver is not installed, or its URL is a special one
             found[scheme] = StoreWiring(schemes=(scheme,), missing=str(error))
             continue
         schemes = found[type(store)].schemes if type(store) in found else ()
@@ -148,6 +148,16 @@ def _installed_stores() -> list[StoreWiring]:
             capabilities=tuple(c.__name__ for c in CAPABILITIES if c.__name__ in offered),
         )
     return list(found.values())
+
+
+def _store_of(scheme: str) -> Store:
+    """Closed, of any address: what lives here has none, others have a host, or else a place on a disk."""
+    if not store_class(f"{scheme}://").shared:
+        return make_store(f"{scheme}://", namespace="callboard")
+    try:
+        return make_store(f"{scheme}://localhost", namespace="callboard")
+    except StoreRefused:
+        return make_store(f"{scheme}:///callboard", namespace="callboard")
 
 
 # --- text ---------------------------------------------------------------------------------------------------------

@@ -42,6 +42,21 @@ async def main() -> None:
 
 asyncio.run(main())
 """
+LEAN = """
+from callboard.metadata.contract import Delays
+from callboard_disk import DiskStore
+
+class LeanStore(DiskStore):
+    scheme = "lean"
+
+    @classmethod
+    def from_url(cls, url, *, namespace):
+        return super().from_url(url.replace("lean://", "disk://"), namespace=namespace)
+
+    @property
+    def capabilities(self):
+        return super().capabilities - {Delays}
+"""
 SETTINGS = """
 [pytest]
 asyncio_mode = auto
@@ -119,3 +134,24 @@ def test_a_scheme_that_nobody_has_installed_is_refused_with_those_that_are(site:
     ran = _python(site, "app.py", "disc:///data", "run")
     assert ran.returncode != 0
     assert re.search(r"no store is installed for disc:///data; known are: disk://, memory://, mongodb", ran.stderr)
+
+
+def test_an_actor_is_refused_at_start_where_the_store_lacks_what_it_needs_and_the_wiring_shows_it(
+    site: Path, tmp_path: Path
+) -> None:
+    (site / "callboard_lean.py").write_text(LEAN)
+    (entry_points,) = site.glob("*/entry_points.txt")
+    lines = entry_points.read_text()
+    entry_points.write_text(lines.replace("[callboard.stores]", "[callboard.stores]\nlean = callboard_lean:LeanStore"))
+    options = ("--store", f"lean://{tmp_path / 'data'}", "--broker", "loop://")
+
+    refused = _python(site, "-m", "callboard", "run", "delayed-scanner", *options)
+    assert refused.returncode == 2
+    assert refused.stderr.splitlines()[-1] == (
+        "callboard: actor 'delayed-scanner' needs the capability Delays, which the store 'lean' does not offer"
+    )
+
+    wiring = _python(site, "-m", "callboard", "wiring")
+    offered = {line.split()[0]: line.split(maxsplit=1)[1] for line in wiring.stdout.splitlines() if "mongodb" in line}
+    assert offered["Jobs"] == "disk, lean, memory, mongodb, redis"
+    assert offered["Delays"] == "disk, memory, mongodb, redis"
