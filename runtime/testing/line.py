@@ -30,11 +30,20 @@ class Side(Enum):
 
 class Line:
     """`counts` tells the requests that count from the client's other talk (of a driver that watches its server, say):
-    it is given what was read at once from the client, which holds one request as long as those are small."""
+    it is given what was read at once from the client, which holds one request as long as those are small. `tells`
+    changes what was read at once from a server: the addresses of others, of which it tells clients (see `lead_to`)."""
 
-    def __init__(self, host: str, server_port: int, *, counts: Callable[[bytes], bool] = lambda data: True) -> None:
+    def __init__(
+        self,
+        host: str,
+        server_port: int,
+        *,
+        counts: Callable[[bytes], bool] = lambda data: True,
+        tells: Callable[[bytes], bytes] = lambda data: data,
+    ) -> None:
         self._server = (host, server_port)
         self._counts = counts
+        self._tells = tells
         self._to_come = 0  # requests until the one that is hit; 0: none is to be hit
         self._side = Side.REQUEST
         self._silent = False
@@ -42,6 +51,7 @@ class Line:
         self._settled = asyncio.Event()
         self._links: set[_Link] = set()
         self._tasks: set[asyncio.Task[None]] = set()
+        self._listeners: list[asyncio.Server] = []
         self.port = 0
 
     @property
@@ -74,22 +84,35 @@ class Line:
                 link.end()
 
     async def __aenter__(self) -> Self:
-        self._listener = await asyncio.start_server(self._accept, "127.0.0.1", 0)
-        self.port = self._listener.sockets[0].getsockname()[1]
+        self.port = await self.lead_to(*self._server)
         return self
 
+    async def lead_to(self, host: str, server_port: int) -> int:
+        """The port of a way to another server of the same store; what is lost and cut is so on all of them."""
+
+        async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await self._accept(reader, writer, (host, server_port))
+
+        listener = await asyncio.start_server(accept, "127.0.0.1", 0)
+        self._listeners.append(listener)
+        port: int = listener.sockets[0].getsockname()[1]
+        return port
+
     async def __aexit__(self, *_: object) -> None:
-        self._listener.close()
+        for listener in self._listeners:
+            listener.close()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _accept(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, server: tuple[str, int]
+    ) -> None:
         task = asyncio.current_task()
         assert task is not None
         self._tasks.add(task)
         try:
-            onward_reader, onward_writer = await asyncio.open_connection(*self._server)
+            onward_reader, onward_writer = await asyncio.open_connection(*server)
         except OSError:
             writer.transport.abort()
             self._tasks.discard(task)
@@ -137,7 +160,7 @@ class Line:
             if link.hit:
                 self._settled.set()
             else:
-                link.client.write(data)
+                link.client.write(self._tells(data))
                 await link.client.drain()
         if link.hit:
             self._settled.set()

@@ -164,7 +164,8 @@ def _claims() -> list[Case]:
              call=lambda g: g.claim(Ticket("a", 1), Ticket("d", 2, g.new("d")), Ticket("e", 1))),
         Case(name="an expired one", before=[Ground.beat, expiring],
              call=lambda g: g.claim(Ticket("a", 1), Ticket("b", 1))),
-        Case(name="in a queue that is paused", before=[Ground.beat, Ground.wait, lambda g: g.control.pause(g.queue)],
+        # Paused before there is a worker whose claims under way would be waited for.
+        Case(name="in a queue that is paused", before=[Ground.wait, lambda g: g.control.pause(g.queue), Ground.beat],
              call=Ground.claim),
         Case(name="final ones", before=[Ground.end], call=lambda g: g.claim(Ticket("a", 1), Ticket("b", 2))),
     ]  # fmt: skip

@@ -28,7 +28,8 @@ from .store_scene import DAY, StoreSuite
 LANES = 12  # cut stores at work side by side, since a cut is mostly a time limit that runs out
 MOST_EXCHANGES = 20  # of one operation
 OF_A_SCAN = 2
-PATIENCE_SECONDS = 60.0
+SHORTEST_LIMIT, LONGEST_LIMIT = 0.15, 10.0  # seconds
+REPEATS = 6  # of a call that nothing hinders any more
 # Of a store's own clock, of the worker's counter that each repeat raises: not the same in two executions.
 _OWN = re.compile(r"\b(fence|gap|beat)=-?\d+")
 
@@ -47,10 +48,14 @@ class Cutter(Protocol):
 
 
 class Cut(Struct, frozen=True):
-    """A store, closed, behind a cutter. It should give up waiting for an answer within a fraction of a second."""
+    """A store, closed, behind a cutter."""
 
     store: Store
     cutter: Cutter
+
+
+class TooSlow(Exception):
+    """A store gave up although nothing was lost; because its time limit is short, as long as that can grow."""
 
 
 class Expected(Struct, frozen=True):
@@ -59,6 +64,11 @@ class Expected(Struct, frozen=True):
     queue: str
     pictures: tuple[str, str]
     answers: tuple[object, object]
+
+
+class Lane(Struct, frozen=True):
+    cut: Cut
+    limit: float
 
 
 class Play(Struct, frozen=True):
@@ -72,9 +82,14 @@ class Play(Struct, frozen=True):
 
 
 class FaultConformance(StoreSuite):
+    """`time_limit`: seconds for which a store that is cut off should wait for an answer. Short, since each loss takes
+    that long; it grows during a test, where the machine turns out to be slower."""
+
+    time_limit = SHORTEST_LIMIT
+
     async def make_cut(self, store: Store, stack: AsyncExitStack) -> Cut | None:
-        """Another store on the data of `store`, which is open, behind a cutter that `stack` closes; None: there is
-        nothing between this store and its data."""
+        """Another store on the data of `store`, which is open, behind a cutter that `stack` closes, with
+        `self.time_limit`; None: there is nothing between this store and its data."""
         return None
 
     async def test_every_operation_of_the_contract_has_a_case_in_which_it_is_cut(self) -> None:
@@ -94,24 +109,76 @@ class FaultConformance(StoreSuite):
             left = iter([(operation, case) for operation, cases in wanted.items() for case in cases])
 
             async def run() -> None:
-                cut = await self._open_cut(store, stack)
+                lane = await self._lane(store, stack)
                 for operation, case in left:
                     expected = await _expect(operation, case, Ground(store, next(queues), now), faults)
+                    exchanges = 0  # not known yet
                     for side in Side:
                         play = Play(operation, case, side, expected)
-                        faults.extend(await _all_exchanges(play, store, cut, queues, now))
+                        if lane is None:
+                            faults.extend(await _called_twice(play, Ground(store, next(queues), now)))
+                            continue
+                        found, exchanges, lane = await self._all_exchanges(
+                            play, exchanges, store, lane, stack, queues, now
+                        )
+                        faults.extend(found)
 
             async with asyncio.TaskGroup() as lanes:
                 for _ in range(min(LANES, sum(map(len, wanted.values())))):
                     lanes.create_task(run())
         assert not faults, "\n".join(faults)
 
-    async def _open_cut(self, store: Store, stack: AsyncExitStack) -> Cut | None:
+    async def _all_exchanges(
+        self,
+        play: Play,
+        exchanges: int,
+        store: Store,
+        lane: Lane,
+        stack: AsyncExitStack,
+        queues: Iterator[str],
+        now: int,
+    ) -> tuple[list[str], int, Lane]:
+        """Cut the first exchange, then the second ... up to `exchanges`; if that is 0, as many as the operation has.
+        What went wrong, and how many there were: the same, whichever side is lost."""
+        faults: list[str] = []
+        number = 1
+        while number <= (exchanges or (OF_A_SCAN if play.case.scans else MOST_EXCHANGES)):
+            try:
+                found, struck = await _cut_and_repeated(play, number, Ground(store, next(queues), now), lane.cut)
+            except TooSlow as slow:
+                lane = await self._slower(slow, lane, store, stack)
+                continue  # ends by the longest limit
+            faults += found
+            if not struck:
+                if number == 1 or exchanges:
+                    faults.append(f"{play}: there was no exchange {number} to cut")
+                return faults, number - 1, lane
+            number += 1
+        if not play.case.scans and not exchanges:
+            faults.append(f"{play}: it has more than {MOST_EXCHANGES} exchanges with the server")
+        return faults, number - 1, lane
+
+    async def _lane(self, store: Store, stack: AsyncExitStack) -> Lane | None:
+        limit = self.time_limit
         cut = await self.make_cut(store, stack)
-        if cut is not None:
-            await _until_answered(cut.store.open)
-            stack.push_async_callback(cut.store.close)
-        return cut
+        if cut is None:
+            return None
+        stack.push_async_callback(cut.store.close)
+        lane = Lane(cut, limit)
+        try:
+            await _repeated(cut.store.open)
+        except TooSlow as slow:
+            return await self._slower(slow, lane, store, stack)
+        return lane
+
+    async def _slower(self, slow: TooSlow, lane: Lane, store: Store, stack: AsyncExitStack) -> Lane:
+        """Another, with the limit that there is by now, or one twice as long."""
+        if lane.limit >= LONGEST_LIMIT:
+            raise slow
+        self.time_limit = max(self.time_limit, min(2 * lane.limit, LONGEST_LIMIT))
+        slower = await self._lane(store, stack)
+        assert slower is not None
+        return slower
 
 
 async def _expect(operation: str, case: Case, ground: Ground, faults: list[str]) -> Expected:
@@ -125,36 +192,32 @@ async def _expect(operation: str, case: Case, ground: Ground, faults: list[str])
     return Expected(ground.queue, (once, twice), (first, second))
 
 
-async def _all_exchanges(play: Play, store: Store, cut: Cut | None, queues: Iterator[str], now: int) -> list[str]:
-    """Cut the first exchange, then the second ... as many as the operation has; what went wrong."""
-    faults: list[str] = []
-    if cut is None:
-        ground = Ground(store, next(queues), now)
-        await _prepare(play.case, ground)
-        if play.side is Side.REPLY:
-            await play.case.call(ground)
-        return await _judge(play, 1, ground, await play.case.call(ground))
-    for number in range(1, (OF_A_SCAN if play.case.scans else MOST_EXCHANGES) + 1):
-        ground = Ground(store, next(queues), now)
-        await _prepare(play.case, ground)
-        behind = ground.at(cut.store)
-        cut.cutter.lose(number, play.side)
-        answered, answer = True, None
-        try:
-            answer = await play.case.call(behind)
-        except StoreUnavailable:
-            answered = False
-        struck = cut.cutter.struck
-        await cut.cutter.settled()
-        cut.cutter.mend()
-        if not answered:
-            answer = await _until_answered(lambda: play.case.call(behind))  # noqa: B023  awaited here
-        faults += await _judge(play, number, ground, answer)
+async def _called_twice(play: Play, ground: Ground) -> list[str]:
+    """Where nothing can get lost: its answer is forgotten (a reply that was lost), or it was not called before."""
+    await _prepare(play.case, ground)
+    if play.side is Side.REPLY:
+        await play.case.call(ground)
+    return await _judge(play, 1, ground, await play.case.call(ground))
+
+
+async def _cut_and_repeated(play: Play, number: int, ground: Ground, cut: Cut) -> tuple[list[str], bool]:
+    """What went wrong, and whether there was such an exchange. TooSlow."""
+    await _prepare(play.case, ground)
+    behind = ground.at(cut.store)
+    cut.cutter.lose(number, play.side)
+    failed: StoreUnavailable | None = None
+    try:
+        answer = await play.case.call(behind)
+    except StoreUnavailable as error:
+        failed = error
+    struck = cut.cutter.struck
+    await cut.cutter.settled()
+    cut.cutter.mend()
+    if failed is not None:
         if not struck:
-            return faults if number > 1 else [*faults, f"{play}: there was no exchange to cut"]
-    return (
-        faults if play.case.scans else [*faults, f"{play}: it has more than {MOST_EXCHANGES} exchanges with the server"]
-    )
+            raise TooSlow(f"{play}, at exchange {number}, before anything was lost: {failed}") from failed
+        answer = await _repeated(lambda: play.case.call(behind))
+    return await _judge(play, number, ground, answer), struck
 
 
 async def _prepare(case: Case, ground: Ground) -> None:
@@ -162,13 +225,14 @@ async def _prepare(case: Case, ground: Ground) -> None:
         await step(ground)
 
 
-async def _until_answered(call: Callable[[], Awaitable[Any]]) -> Any:
-    async with asyncio.timeout(PATIENCE_SECONDS):
-        while True:  # ends by the timeout
-            try:
-                return await call()
-            except StoreUnavailable:
-                await asyncio.sleep(0.01)
+async def _repeated(call: Callable[[], Awaitable[Any]]) -> Any:
+    for turn in range(REPEATS):
+        try:
+            return await call()
+        except StoreUnavailable as error:
+            failed = error
+            await asyncio.sleep(0.01 * 2**turn)
+    raise TooSlow(f"{REPEATS} times, with nothing lost: {failed}") from failed
 
 
 async def _judge(play: Play, number: int, ground: Ground, answer: object) -> list[str]:
@@ -194,11 +258,10 @@ async def _picture(ground: Ground) -> str:
     store, queue, inspection = ground.store, ground.queue, ground.inspection
     seen: dict[str, object] = {
         "jobs": list(await inspection.get(queue, EVERY_ID)),
-        "progress": [await inspection.progress(queue, id) for id in IDS],
+        "progress": await inspection.progress(queue, IDS[0]),
         "counts": (await inspection.counts([queue]))[queue],
         "workers": sorted(await ground.workers.workers([queue]), key=lambda row: row.boot),
         "known": queue in await ground.control.queues(),
-        "paused": list(await ground.control.paused([queue])),
         "holder": await store.get(Deduplicating).holder(queue, "key", now=ground.now),
         "faults": list(await inspection.audit(queue)),
     }

@@ -35,7 +35,6 @@ from callboard.runtime.testing.stores import Cut, Line
 from redis_space import RedisSpace
 from redis_suite import RedisConformance
 
-ANSWER_SECONDS = 0.15  # for which a store waits whose exchanges get lost
 HOSTILE = [
     "plain",
     "'); redis.call('FLUSHALL'); --",
@@ -68,7 +67,7 @@ class TestRedisStore(RedisConformance):
     async def make_cut(self, store: Store, stack: AsyncExitStack) -> Cut:
         at, space = URL(self._url), self._spaces[store]
         line = await stack.enter_async_context(Line(at.host or "", at.port or 0))
-        cut_off = str(at.with_host("127.0.0.1").with_port(line.port).update_query(timeout=ANSWER_SECONDS))
+        cut_off = str(at.with_host("127.0.0.1").with_port(line.port).update_query(timeout=self.time_limit))
         return Cut(RedisStore.from_url(cut_off, namespace=space.namespace), line)
 
 

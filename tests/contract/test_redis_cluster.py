@@ -7,20 +7,23 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
+from contextlib import AsyncExitStack
 
 import pytest
 from redis.crc import key_slot
 
-from callboard.metadata.contract import Inspection, Jobs, QueueControl, Workers
+from callboard.metadata.contract import Inspection, Jobs, QueueControl, Store, Workers
 from callboard.metadata.errors import StoreRefused
 from callboard.metadata.job import NewJob
 from callboard.metadata.redis import RedisStore
 from callboard.metadata.redis.keys import Keys
 from callboard.runtime.clock import SystemClock
+from callboard.runtime.testing.stores import Cut, Line
 from integration.redis_private import require
 from redis_servers import RedisCluster, command
 from redis_space import RedisSpace
 from redis_suite import RedisConformance
+from servers import LOOPBACK
 
 
 @pytest.fixture(scope="module")
@@ -34,6 +37,29 @@ class TestRedisClusterStore(RedisConformance):
     @pytest.fixture(autouse=True)
     def _servers(self, cluster: RedisCluster) -> None:
         self.use(cluster.url)
+        self._cluster = cluster
+
+    async def make_cut(self, store: Store, stack: AsyncExitStack) -> Cut:
+        """Ways to all nodes, of which the nodes tell in place of their own addresses."""
+        first, *others = [node.port for node in self._cluster.nodes]
+        ways: dict[bytes, bytes] = {}
+
+        def tells(data: bytes) -> bytes:
+            for port, way in ways.items():
+                data = data.replace(port, way)
+            return data
+
+        line = await stack.enter_async_context(Line(LOOPBACK, first, tells=tells))
+        ways[_as_integer(first)] = _as_integer(line.port)
+        for port in others:
+            ways[_as_integer(port)] = _as_integer(await line.lead_to(LOOPBACK, port))
+        url = f"redis+cluster://{LOOPBACK}:{line.port}?timeout={self.time_limit}"
+        return Cut(RedisStore.from_url(url, namespace=self._spaces[store].namespace), line)
+
+
+def _as_integer(port: int) -> bytes:
+    """As a Redis writes a number, in CLUSTER SLOTS as elsewhere."""
+    return b":%d\r\n" % port
 
 
 def test_the_queues_of_the_tests_below_are_on_every_node() -> None:
