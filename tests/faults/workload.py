@@ -78,11 +78,12 @@ class Plan(Struct, frozen=True, kw_only=True):
     in_thread: bool
 
 
-def plan(random: Random) -> Plan:
+def plan(random: Random, *, delayed: float = 0.1, failing: float = 0.05) -> Plan:
+    """`delayed`, `failing`: which parts of the jobs are."""
     return Plan(
         queue=random.choice(QUEUES),
         milliseconds=LONG_MILLISECONDS if random.random() < 0.01 else random.randint(0, 50),
-        fails=random.random() < 0.05,
-        delay=random.randint(1, 3000) if random.random() < 0.1 else 0,
+        fails=random.random() < failing,
+        delay=random.randint(1, 3000) if random.random() < delayed else 0,
         in_thread=random.random() < 0.2,
     )
