@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 from urllib.parse import urlsplit
 from uuid import uuid4
 
 from motor.motor_asyncio import AsyncIOMotorClient
 from pymongo import AsyncMongoClient, MongoClient
+from pymongo.collection import Collection
 
 from callboard.metadata.mongo import MongoStore
 
@@ -17,6 +19,7 @@ DRIVERS: dict[str, Callable[..., Any]] = {"pymongo": AsyncMongoClient, "motor": 
 
 
 _free: dict[str, list[str]] = {}  # namespaces that are empty and may be used again, by URL
+_lookers: dict[str, MongoClient[dict[str, Any]]] = {}  # of the servers of such namespaces, until `drop_free`
 
 
 class MongoSpace:
@@ -54,27 +57,38 @@ class MongoSpace:
         return MongoStore(client, database=self.database, namespace=self.namespace, claim_window=self._claim_window)
 
     def documents(self, **where: Any) -> list[dict[str, Any]]:
-        with MongoClient[dict[str, Any]](self.url) as client:
-            return list(client[self.database][f"{self.namespace}.jobs"].find(where, {"_id": 0}))
+        with self._jobs() as jobs:
+            return list(jobs.find(where, {"_id": 0}))
 
     def change(self, where: dict[str, Any], update: dict[str, Any]) -> None:
-        with MongoClient[dict[str, Any]](self.url) as client:
-            client[self.database][f"{self.namespace}.jobs"].update_many(where, update)
+        with self._jobs() as jobs:
+            jobs.update_many(where, update)
 
     def remove(self, where: dict[str, Any]) -> None:
-        with MongoClient[dict[str, Any]](self.url) as client:
-            client[self.database][f"{self.namespace}.jobs"].delete_many(where)
+        with self._jobs() as jobs:
+            jobs.delete_many(where)
 
     async def delete(self) -> None:
         for client in self._clients:
             await close_client(client)
         self._clients.clear()
-        with MongoClient[dict[str, Any]](self.url) as client:
+        with self._jobs() as jobs:
             if self._again:
-                client[self.database][f"{self.namespace}.jobs"].delete_many({})
+                jobs.delete_many({})
                 _free[self.url].append(self.namespace)
             else:
-                client[self.database][f"{self.namespace}.jobs"].drop()
+                jobs.drop()
+
+    @contextmanager
+    def _jobs(self) -> Iterator[Collection[dict[str, Any]]]:
+        """By a client that stays, where others will look at this server: making one costs more than most looks."""
+        if self._again:
+            if self.url not in _lookers:
+                _lookers[self.url] = MongoClient(self.url)
+            yield _lookers[self.url][self.database][f"{self.namespace}.jobs"]
+        else:
+            with MongoClient[dict[str, Any]](self.url) as client:
+                yield client[self.database][f"{self.namespace}.jobs"]
 
 
 async def close_client(client: Any) -> None:
@@ -86,7 +100,7 @@ async def close_client(client: Any) -> None:
 
 def drop_free(url: str) -> None:
     """Leave nothing behind on a server that goes on."""
-    with MongoClient[dict[str, Any]](url) as client:
+    with _lookers.pop(url, None) or MongoClient[dict[str, Any]](url) as client:
         database = client[urlsplit(url).path.strip("/") or "callboard"]
         for namespace in _free.pop(url, ()):
             database[f"{namespace}.jobs"].drop()
