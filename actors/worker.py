@@ -23,12 +23,13 @@ from functools import partial
 
 from ..brokers.errors import BrokerUnavailable
 from ..brokers.message import Delivery
-from ..metadata.contract import Heartbeat, Jobs, QueueControl, Workers
+from ..metadata.contract import Heartbeat, Inspection, Jobs, QueueControl, Workers
 from ..metadata.errors import StoreUnavailable
 from ..runtime.actor import HAND_BACK_SECONDS, Actor, Consumes, Mailbox, Stage
 from ..runtime.backlog import Backlog, Parcel
 from ..runtime.claims import Claims
 from ..runtime.errors import ConfigurationError
+from ..runtime.forgotten import Forgotten
 from ..runtime.heart import Heart
 from ..runtime.inflow import Inflow
 from ..runtime.pace import pace_of
@@ -49,7 +50,7 @@ class Worker(Actor):
         Consumes("control.<instance>", "control", ("all", "<kind>", "<kind>.<queue>", "instance.<boot>")),
     )
     publishes = ("jobs", "events", "control", "dead")
-    requires = (Jobs, Workers, QueueControl)
+    requires = (Jobs, Workers, Inspection, QueueControl)
 
     def __init__(self, stage: Stage) -> None:
         super().__init__(stage)
@@ -99,6 +100,7 @@ class Worker(Actor):
             released=self._released,
             changed=self._work.set,
         )
+        self._forgotten = Forgotten(stage, queues=self._queues, boot=lambda: self._boot, runs=self._runs)
         self._claims = Claims(
             stage,
             self,
@@ -122,11 +124,12 @@ class Worker(Actor):
                 for queue in self._queues:
                     await self._consume(queue)
                 claiming = group.create_task(self._claims.claim_while_there_is_work())
-                balancing = group.create_task(self._balance())
+                upkeep = [group.create_task(work) for work in (self._balance(), self._forgotten.give_back())]
                 stage.working = True
                 stage.log.info("worker %s serves %s", self._boot[:8], ", ".join(self._queues))
                 await stage.stopping.wait()
-                balancing.cancel()
+                for task in upkeep:
+                    task.cancel()
                 await self._shut_down(claiming)
         except* StoreUnavailable as gone:
             if not stage.stopping.is_set():

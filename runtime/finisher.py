@@ -33,6 +33,7 @@ _EVENTS = {
     Ending.RELEASE: "released",
     Ending.PARK: "parked",
 }
+_BROUGHT_BACK = {Ending.RETRY, Ending.RELEASE, Ending.PARK}
 
 
 class Finisher:
@@ -126,6 +127,11 @@ class Finisher:
             answer.dispatch,
             f" by {answer.owner[:8]}" if answer.owner else "",
         )
+        ticket, outcome = run.ticket, run.outcome
+        if answer.state is None and outcome is not None and outcome.ending in _BROUGHT_BACK and not ticket.later:
+            # A store that is not durable may have forgotten the job. Its ticket, sent again, is adopted.
+            payload = encode_body(body_of(ticket))
+            self._dispatcher.send_soon([Ready(run.queue, ticket.id, ticket.dispatch, ticket.priority, payload)])
         late = self._event(run, "late", run.outcome, self._stage.clock.now())
         self._stage.dispatcher.emit(msgspec.structs.replace(late, other=answer.owner))
 

@@ -73,6 +73,23 @@ class Runs:
     def has_room(self) -> bool:
         return self._finisher.has_room
 
+    def has(self, key: tuple[str, str]) -> bool:
+        """Whether a run of that queue and job is here: it waits, is under way, or its end is not answered yet."""
+        return key in self._runs
+
+    def of(self, queue: str) -> int:
+        """How many of them are of that queue."""
+        return sum(place == queue for place, _ in self._runs)
+
+    @property
+    def next_claim(self) -> int:
+        """The number of the claim that is sent next."""
+        return self._next_claim
+
+    def answered(self, before: int) -> bool:
+        """Whether each claim with a smaller number is."""
+        return next(iter(self._claims), before) >= before
+
     @contextmanager
     def claiming(self) -> Iterator[None]:
         """Around a claim, from before it is sent until its answer was looked at."""

@@ -3,7 +3,8 @@
 The idea is Jepsen's total-queue check, sharpened by what the protocol promises. A run that follows one that raised is a
 retry. Any other is a repeat, and may happen only where the process of the run before it was killed or frozen while it
 ran, where that run's finish was refused, or where the store forgot. Every repeated run is joined to one of these; those
-that cannot be are `unexplained`. Two starts in one dispatch are never explained.
+that cannot be are `unexplained`. Two starts in one dispatch are explained by a
+store that forgot, and by nothing else.
 """
 
 from __future__ import annotations
@@ -174,15 +175,16 @@ def _retries(before: _Span, again: _Span) -> bool:
 
 
 def _explained(before: _Span, again: _Span, evidence: Evidence) -> bool:
+    late = evidence.finish_seconds
+    if any(before.under_way(lapse.since, lapse.until, late) for lapse in evidence.forgotten):
+        return True  # the same dispatch too: a store that forgot a claim, or a send, does it again
     if before.run.dispatch == again.run.dispatch:
         return False
-    late = evidence.finish_seconds
     return (
         (before.run.job, before.run.dispatch) in evidence.refused
         or (before.run.job, before.run.boot) in evidence.leases_lost
         or any(_killed(before, kill, late) and kill.elapsed <= again.start for kill in evidence.kills)
         or any(_paused(before, pause, late) and pause.since <= again.start for pause in evidence.pauses)
-        or any(before.under_way(lapse.since, lapse.until, late) for lapse in evidence.forgotten)
     )
 
 

@@ -140,8 +140,15 @@ def test_a_kill_after_the_second_start_does_not_explain_it() -> None:
     assert not check(dataclasses.replace(DIED_AND_AGAIN, kills=[Kill(process=WORKER, elapsed=25.1)])).sound
 
 
+def test_two_starts_in_one_dispatch_are_explained_by_a_store_that_forgot() -> None:
+    twice = evidence(start(run(), 10.0), start(run(process=OTHER), 11.0))
+
+    assert not check(twice).sound
+    assert check(dataclasses.replace(twice, forgotten=[Forgotten(since=9.0, until=10.5)])).sound
+
+
 @pytest.mark.parametrize("attempt", [1, 2])
-def test_two_starts_in_one_dispatch_are_never_explained(attempt: int) -> None:
+def test_two_starts_in_one_dispatch_are_not_explained_by_a_kill(attempt: int) -> None:
     twice = run(attempt=attempt, process=OTHER)
     kill = Kill(process=WORKER, elapsed=10.5)
 
