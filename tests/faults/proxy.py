@@ -156,7 +156,8 @@ class Link:
     def half_close(self, direction: Direction) -> None:
         """The receiver of this direction sees the end of the stream; the other direction goes on."""
         self._pumps[direction].cancel()
-        _end(self._sides[direction][1].writer)
+        with contextlib.suppress(OSError):  # the receiver was gone already, and nobody had noticed
+            _end(self._sides[direction][1].writer)
 
     async def _pump(self, direction: Direction) -> None:
         source, sink = self._sides[direction]
