@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from random import Random
@@ -52,15 +52,25 @@ class Tail:
         self._path = scene.ledger
         self._place = 0
         self._under_way: dict[ledger.Run, ledger.Entry] = {}
+        self._boots: defaultdict[int, set[str]] = defaultdict(set)
 
     def running(self, process: int) -> int:
         """How many handlers of that process are under way."""
+        self._read()
+        return sum(run.process == process for run in self._under_way)
+
+    def boots(self, process: int) -> frozenset[str]:
+        """Under which ids that process has started handlers."""
+        self._read()
+        return frozenset(self._boots[process])
+
+    def _read(self) -> None:
         for entry in self._new():
             if entry.event is ledger.Event.START:
                 self._under_way[entry.run] = entry
+                self._boots[entry.run.process].add(entry.run.boot)
             else:
                 self._under_way.pop(entry.run, None)
-        return sum(run.process == process for run in self._under_way)
 
     def _new(self) -> Sequence[ledger.Entry]:
         if not self._path.exists():

@@ -22,6 +22,7 @@ from faults import ledger
 from faults.checker import Pause, Verdict
 from faults.fleet import LEASE_SECONDS, Member, actor
 from faults.scene import CONNECTION_LOST, LOOK_SECONDS, UP_SECONDS, Scene, elapsed
+from faults.storm import Tail
 from faults.workload import APP, QUEUES
 
 RATE = 60.0
@@ -66,10 +67,10 @@ async def play(folder: Path, seed: int, store: str, broker: str, *, freezes: int
         scene.fleet.start("stalled-recovery-1", actor("stalled-recovery", "delayed-scanner", app=APP))
         scene.start_producers(rate=RATE)
         await scene.up()
-        renewals = []
+        tail, renewals = Tail(scene), []
         for number in range(freezes):
             leases = scene.random.uniform(1.5, longest)
-            renewals.append(await freeze(scene, scene.workers[number % 2], leases * LEASE_SECONDS))
+            renewals.append(await freeze(scene, tail, scene.workers[number % 2], leases * LEASE_SECONDS))
             await scene.note_finals()
         await scene.settle()
 
@@ -85,10 +86,10 @@ async def play(folder: Path, seed: int, store: str, broker: str, *, freezes: int
         return renewals
 
 
-async def freeze(scene: Scene, worker: Member, seconds: float) -> float:
+async def freeze(scene: Scene, tail: Tail, worker: Member, seconds: float) -> float:
     """Stop it while it runs something, until that was given to another; the seconds it then took to learn of it."""
-    since = await stop_at_work(scene, worker)
-    boots = {entry.run.boot for entry in scene.started() if entry.run.process == worker.pid}
+    since = await stop_at_work(scene, tail, worker)
+    boots = tail.boots(worker.pid)
     told = renewed(worker)
     await asyncio.sleep(seconds)
     await given_back(scene, worker)
@@ -98,20 +99,20 @@ async def freeze(scene: Scene, worker: Member, seconds: float) -> float:
     await scene.until(lambda: renewed(worker) > told, f"{worker.name} goes on as another", UP_SECONDS)
     took = elapsed() - continued
     await scene.until(
-        lambda: any(e.run.process == worker.pid and e.run.boot not in boots for e in scene.started()),
+        lambda: tail.boots(worker.pid) > boots,
         f"{worker.name} runs jobs under its new boot id",
         UP_SECONDS,
     )
     return took
 
 
-async def stop_at_work(scene: Scene, worker: Member) -> float:
+async def stop_at_work(scene: Scene, tail: Tail, worker: Member) -> float:
     """SIGSTOP when the store and the ledger say that it runs something; when that was."""
     while True:
-        await scene.until(lambda: bool(scene.running(process=worker.pid)), f"{worker.name} runs a job", UP_SECONDS)
+        await scene.until(lambda: tail.running(worker.pid) > 0, f"{worker.name} runs a job", UP_SECONDS)
         since = elapsed()
         worker.signal(signal.SIGSTOP)
-        if await scene.held(worker.pid) and scene.running(process=worker.pid):
+        if await scene.held(worker.pid) and tail.running(worker.pid):
             return since
         worker.signal(signal.SIGCONT)
         scene.pauses.append(Pause(process=worker.pid, since=since, until=elapsed()))
