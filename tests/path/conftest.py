@@ -10,16 +10,28 @@ import pytest
 
 from callboard import Callboard
 from integration.redis_private import require
-from path.place import Errors, Place
+from path.place import MOTOR, Errors, Place
 from redis_servers import RedisCluster
 
 HERE = Path(__file__).parent
-STORES = {"rabbitmq+redis": "redis_url", "rabbitmq+mongodb": "mongo_url", "rabbitmq+cluster": "redis_cluster_url"}
+# The fixture that has the store's URL, and what is added to it.
+STORES = {
+    "rabbitmq+redis": ("redis_url", ""),
+    "rabbitmq+cluster": ("redis_cluster_url", ""),
+    "rabbitmq+mongodb": ("mongo_url", ""),
+    "rabbitmq+mongodb-replica-set": ("mongo_replica_url", ""),
+    "rabbitmq+motor": ("mongo_url", MOTOR),
+    "rabbitmq+motor-replica-set": ("mongo_replica_url", MOTOR),
+}
 
-# The files that are run each time; the others by tests/soak. On a Redis Cluster, whose store differs from that on one
-# Redis in the way to a key alone, a few; on MongoDB, what is a matter of the store.
+# The files that are run each time; the others by tests/soak. On MongoDB, what is a matter of the store; a few where it
+# is the same store but for the way to it: a Redis Cluster, a replica set, the other driver.
+FEW = {"test_app", "test_deduplication"}
 EACH_TIME = {
-    "rabbitmq+cluster": {"test_app", "test_deduplication", "test_schedules"},
+    "rabbitmq+cluster": {*FEW, "test_schedules"},
+    "rabbitmq+mongodb-replica-set": FEW,
+    "rabbitmq+motor": FEW,
+    "rabbitmq+motor-replica-set": FEW,
     "rabbitmq+mongodb": {
         "test_app", "test_cancel", "test_deduplication", "test_enqueue", "test_inspection", "test_job_ids",
         "test_pause", "test_retention", "test_retries", "test_schedules", "test_schedules_from_afar", "test_stopping",
@@ -58,7 +70,8 @@ async def place(request: pytest.FixtureRequest) -> AsyncIterator[Place]:
     if request.param == "memory":
         place = Place(broker="memory://", store="memory://")
     else:
-        store = request.getfixturevalue(STORES[request.param])
+        url, more = STORES[request.param]
+        store = request.getfixturevalue(url) + more
         place = Place(broker=request.getfixturevalue("amqp_url"), store=store)
     await place.prepare()
     errors = Errors(place)

@@ -18,6 +18,7 @@ from mongo_space import MongoSpace
 from redis_space import RedisSpace
 
 CLAIM_WINDOW = 250  # ms
+MOTOR = "&driver=motor"  # at the end of a store's URL
 
 
 class Place:
@@ -75,7 +76,9 @@ class Place:
 
 
 def _space_on(store: str) -> MongoSpace | RedisSpace:
-    return MongoSpace(store, again=True) if store.startswith("mongodb") else RedisSpace(store)
+    if store.startswith("mongodb"):
+        return MongoSpace(store.removesuffix(MOTOR), again=True)  # what it looks at, it looks at past the store
+    return RedisSpace(store)
 
 
 class Errors(logging.Handler):
