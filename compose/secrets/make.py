@@ -1,7 +1,7 @@
 """Makes the passwords of this stack, once: a folder for each role, which only that role's containers see.
 
     /secrets/rabbitmq    definitions.json: users with their permissions, policies; erlang-cookie
-    /secrets/store       password; users.acl for Redis
+    /secrets/store       password, of the actors' user; users.acl for Redis, root-password for MongoDB
     /secrets/actors      callboard_broker, callboard_store: settings of Callboard, one file each
     /secrets/intake      the same, of a user that may also answer submissions
     /secrets/producer    callboard_broker: of a user that may publish to callboard.submit and nothing else
@@ -38,9 +38,11 @@ def main(root: Path, kind: str) -> None:
     """`root` has a folder for each role, and one for each server."""
     passwords = {role: _password(root / role) for role in PERMISSIONS}
     store_password = _password(root / "store")
+    if kind == "mongodb":
+        _password(root / "store", "root-password")
     store = {
         "redis": f"redis://callboard:{store_password}@store:6379/0",
-        "mongodb": f"mongodb://callboard:{store_password}@store:27017/callboard?authSource=admin",
+        "mongodb": f"mongodb://callboard:{store_password}@store:27017/callboard",
     }[kind]
     for role, password in passwords.items():
         _keep(root / role, "callboard_broker", f"amqp://{role}:{password}@broker:5672/")
@@ -56,10 +58,10 @@ def main(root: Path, kind: str) -> None:
     _keep(root / "store", "users.acl", f"user default off ~* &* +@all\nuser callboard on #{digest} {allowed}\n")
 
 
-def _password(folder: Path) -> str:
-    kept = folder / "password"
+def _password(folder: Path, name: str = "password") -> str:
+    kept = folder / name
     if not kept.exists():
-        _keep(folder, "password", secrets.token_urlsafe(24))
+        _keep(folder, name, secrets.token_urlsafe(24))
     return kept.read_text()
 
 

@@ -28,6 +28,30 @@ async def main(first, count):
 
 asyncio.run(main(int(sys.argv[1]), int(sys.argv[2])))
 """
+# What the actors may do to MongoDB, and what becomes of four attempts at more.
+RIGHTS = """
+import json, pathlib, pymongo
+client = pymongo.MongoClient(pathlib.Path("/run/secrets/callboard_store").read_text())
+known = client.admin.command("connectionStatus", showPrivileges=True)["authInfo"]
+refused = []
+for database, command in (
+    ("other", {"insert": "jobs", "documents": [{}]}),
+    ("callboard", {"drop": "callboard.jobs"}),
+    ("callboard", {"createUser": "second", "pwd": "second", "roles": []}),
+    ("admin", {"serverStatus": 1}),
+):
+    try:
+        client[database].command(command)
+    except pymongo.errors.OperationFailure as error:
+        refused.append(error.code)
+print(json.dumps({
+    "roles": known["authenticatedUserRoles"],
+    "privileges": [[one["resource"], sorted(one["actions"])] for one in known["authenticatedUserPrivileges"]],
+    "refused": refused,
+    "secrets": sorted(path.name for path in pathlib.Path("/run/secrets").iterdir()),
+}))
+"""
+UNAUTHORIZED = 13
 NODES = ["rabbitmq", "rabbitmq-2", "rabbitmq-3"]
 
 
@@ -38,6 +62,18 @@ def test_with_mongodb_and_compose_v2_a_job_runs(image: str, compose_v2: list[str
         stack.wait_healthy(services)
         printed = stack.callboard("enqueue", "greet", "--queue", "greetings", "--args", '["mongo"]', "--wait")
         assert "hello mongo" in printed
+
+        rights = json.loads(stack.python(RIGHTS))
+        assert rights["roles"] == [{"role": "callboard", "db": "callboard"}]
+        actions = sorted(["find", "insert", "update", "remove", "createIndex", "dropIndex", "listIndexes"])
+        assert rights["privileges"] == [[{"db": "callboard", "collection": ""}, actions]]
+        assert rights["refused"] == [UNAUTHORIZED] * 4
+        assert rights["secrets"] == ["callboard_broker", "callboard_store", "password"]
+        (user,) = stack.inspect("store-user")
+        assert (user["State"]["Status"], user["State"]["ExitCode"]) == ("exited", 0)
+        found = json.loads(stack.callboard("doctor", "--json", check=False))
+        about_mongodb = [one["check"] for one in found["findings"] if one["check"].startswith("mongodb")]
+        assert (found["errors"], about_mongodb) == (0, ["mongodb-standalone"])
 
         stack.compose("stop", timeout=180)
         codes = {service: [one["State"]["ExitCode"] for one in stack.inspect(service)] for service in services}

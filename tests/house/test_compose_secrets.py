@@ -25,13 +25,14 @@ def test_a_second_start_finds_what_the_first_one_made(tmp_path: Path) -> None:
     assert made(tmp_path) == made(tmp_path)
 
 
-def test_no_two_roles_and_no_two_stacks_share_a_password(tmp_path: Path) -> None:
-    first, second = made(tmp_path / "first"), made(tmp_path / "second")
+@pytest.mark.parametrize(("kind", "count"), [("redis", 5), ("mongodb", 6)])
+def test_no_two_roles_and_no_two_stacks_share_a_password(tmp_path: Path, kind: str, count: int) -> None:
+    first, second = made(tmp_path / "first", kind), made(tmp_path / "second", kind)
     names = [name for name in first if name.endswith(("password", "erlang-cookie"))]
 
     passwords = [*(first[name] for name in names), *(second[name] for name in names)]
 
-    assert len(names) == 5
+    assert len(names) == count
     assert len(set(passwords)) == len(passwords)
     assert min(len(password) for password in passwords) >= 32
 
@@ -58,6 +59,7 @@ def test_the_actors_are_told_where_the_store_is(tmp_path: Path, kind: str, schem
 
     assert files["actors/callboard_store"].startswith(f"{scheme}://callboard:{files['store/password']}@store:")
     assert files["intake/callboard_store"] == files["actors/callboard_store"]
+    assert [name for name in files if "root" in name] == (["store/root-password"] if kind == "mongodb" else [])
 
 
 def test_no_file_of_the_stack_names_a_password() -> None:
