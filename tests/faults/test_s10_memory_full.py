@@ -19,6 +19,7 @@ from redis.asyncio import Redis
 from callboard import Callboard, EnqueueUncertain
 from callboard.metadata.errors import StoreUnavailable
 from faults.fleet import LEASE_SECONDS
+from faults.lasting import begin_lasting, lasts
 from faults.scene import Scene, elapsed, unfinished
 from faults.workload import QUEUES
 from servers import RedisServer
@@ -30,7 +31,7 @@ ALARM_SECONDS = 30.0
 EVICTS = r"ERROR.*maxmemory-policy is allkeys-lru.*set it to noeviction"
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 async def test_a_redis_without_memory_refuses_jobs_and_lets_those_that_run_end(
     tmp_path: Path, seed: int, durable_redis: RedisServer, amqp_url: str
 ) -> None:
@@ -44,12 +45,12 @@ async def test_a_redis_without_memory_refuses_jobs_and_lets_those_that_run_end(
         await scene.up()
         await scene.note_finals()
         await app.queue(QUEUES[0]).add("work", [0, False], job_id="asked-for")
-        await scene.a_long_run()
+        await begin_lasting(scene, app)
 
         await redis.config_set("maxmemory", "1mb")
         since = elapsed()
         running = scene.running(at=since)
-        assert running, "no handler was running when memory was out"
+        assert lasts(scene, at=since), "the lasting job was over when memory was out"
         with pytest.raises(EnqueueUncertain, match="maxmemory") as told:
             await app.queue(QUEUES[0]).add("work", [0, False], job_id="asked-for-in-vain")
         assert isinstance(told.value.__cause__, StoreUnavailable)
@@ -71,7 +72,7 @@ async def test_a_redis_without_memory_refuses_jobs_and_lets_those_that_run_end(
         alarmed = elapsed() - since
         await redis.config_set("maxmemory-policy", "noeviction")
 
-        scene.occurrences = frozenset({"asked-for"})
+        scene.occurrences |= {"asked-for"}
         await scene.settle()
         verdict = await scene.judge()
         print(f"{len(uncertain)} uncertain answers; told: {told.value}; the policy was told after {alarmed:.1f} s")

@@ -25,6 +25,7 @@ from msgspec import Struct
 from callboard import Callboard, EnqueueUncertain
 from callboard.metadata.errors import StoreUnavailable
 from faults.fleet import LEASE_SECONDS
+from faults.lasting import begin_lasting, lasts
 from faults.scene import Scene, elapsed
 from faults.small_disk import CannotMount, SmallDisk
 from faults.workload import QUEUES
@@ -126,11 +127,11 @@ async def test_a_store_without_space_costs_nothing_but_time(
         scene.start_producers(rate=RATE)
         await scene.up()
         await scene.note_finals()
-        await scene.a_long_run()
+        await begin_lasting(scene, app)
 
         uncertain = len(scene.journals("uncertain"))
         await asyncio.to_thread(disk.fill)
-        assert scene.running(at=elapsed()), "no handler was running when the disk was full"
+        assert lasts(scene, at=elapsed()), "the lasting job was over when the disk was full"
         told = await refused(app)
         full_since = elapsed()
         await scene.until(
@@ -151,7 +152,7 @@ async def test_a_store_without_space_costs_nothing_but_time(
         freed = elapsed()
         await scene.working()
         await app.queue(QUEUES[0]).add("work", [0, False], job_id="asked-for")
-        scene.occurrences = frozenset({"asked-for"})
+        scene.occurrences |= {"asked-for"}
 
         assert [(member.name, member.lives) for member in scene.fleet if member.lives != 1 or not member.running] == []
         await scene.settle()
