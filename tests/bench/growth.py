@@ -11,8 +11,9 @@ from marks import Marks
 from msgspec import Struct
 from report import Ratio, cell, latency_cell, quotients
 from rounds import Figures, Results, percentile
-from scene import Scene
+from scene import BenchFailed, Scene
 
+from callboard.brokers.topology import Names
 from servers import OwnedProcess, RabbitMQServer
 
 COSTS = (
@@ -23,6 +24,8 @@ COSTS = (
     ("one_worker_bulk", "broker_us"),
 )
 MARGIN = 1.15
+REST_SECONDS = 2.0  # for the servers, from what was before
+REWRITE_SECONDS = 300.0
 Workers = tuple[tuple[str, ...], ...]  # the queues of each, as arguments; the last one serves the backlog
 SERVED: dict[str, Workers] = {
     "one worker, the other queue first": (("--queue", "other", "--queue", "bench"),),
@@ -60,6 +63,7 @@ def grow(scene: Scene, growth: Growth, results: Results, say: Callable[[str], No
     say(f"keeping {growth.kept:,} jobs, for {growth.keep_seconds:.0f} s at most")
     answer, _ = many.run_script(CALLBOARD, "keep", growth.kept, growth.keep_seconds)
     results.add("kept", "count", {"jobs": answer["kept"]})
+    _rest_from_rewriting(scene)
     with RabbitMQServer(scene.folder / "rabbitmq-many") as broker:
         crowded = scene.beside("crowded", broker=broker)
         say(f"declaring {growth.queues:,} queues")
@@ -77,6 +81,18 @@ def grow(scene: Scene, growth: Growth, results: Results, say: Callable[[str], No
                 results.add(name, "one_worker_bulk", place.drain(CALLBOARD, path))
 
 
+def _rest_from_rewriting(scene: Scene) -> None:
+    """Redis rewrites its file when that has doubled, in a fork of all that is kept, and whoever is measured meanwhile
+    pays for the pages that it copies: from now on it does not."""
+    scene.redis.config_set("auto-aof-rewrite-percentage", 0)
+    deadline = time.monotonic() + REWRITE_SECONDS
+    while scene.redis.info("persistence")["aof_rewrite_in_progress"]:
+        if time.monotonic() > deadline:
+            raise BenchFailed(f"Redis still rewrites its append-only file after {REWRITE_SECONDS:.0f} s")
+        time.sleep(0.2)
+    time.sleep(REST_SECONDS)
+
+
 def other_queue(scene: Scene, growth: Growth, results: Results, say: Callable[[str], None]) -> None:
     """How soon a job of the other queue starts, idle and under the backlog by turns: who else uses the machine slows
     both."""
@@ -92,6 +108,9 @@ def other_queue(scene: Scene, growth: Growth, results: Results, say: Callable[[s
             results.extend(name, "backlog.left", busy["left"])
             results.extend(name, "backlog.rate", busy["rate"])
             scene.forget()
+            for queue in ("bench", "other"):  # else the next idle worker had a backlog
+                scene.broker.ctl("purge_queue", Names(place.namespace).job_queue(queue))
+            time.sleep(REST_SECONDS)
 
 
 def _latency(place: Scene, workers: Workers, path: Path, growth: Growth) -> dict[str, list[float]]:
