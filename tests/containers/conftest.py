@@ -7,7 +7,9 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from fcntl import LOCK_EX, flock
 from pathlib import Path
+from tempfile import gettempdir
 from typing import NoReturn
 
 import pytest
@@ -26,7 +28,10 @@ def image() -> str:
             missing = f"no Docker engine answers: {asked.stderr.strip()[-200:]}"
     if missing:
         leave(missing)
-    Stack().compose("build", "secrets", timeout=900)
+    # Of several processes that run these tests the first builds, and the others find that it has.
+    with (Path(gettempdir()) / "callboard-image.lock").open("w") as lock:
+        flock(lock, LOCK_EX)
+        Stack().compose("build", "secrets", timeout=900)
     return os.environ.get("CALLBOARD_IMAGE", "callboard-sample:local")
 
 

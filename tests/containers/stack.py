@@ -76,10 +76,13 @@ class Stack:
 
     def inspect(self, service: str) -> list[dict[str, Any]]:
         """Of each of its containers, running or not."""
+        ids = self._containers(service)
+        return list(json.loads(docker("inspect", *ids))) if ids else []
+
+    def _containers(self, service: str) -> list[str]:
         labels = (f"project={self.project}", f"service={service}")
         filters = [argument for label in labels for argument in ("--filter", f"label=com.docker.compose.{label}")]
-        ids = docker("ps", "--all", "--quiet", *filters).split()
-        return list(json.loads(docker("inspect", *ids))) if ids else []
+        return docker("ps", "--all", "--quiet", *filters).split()
 
     def health(self, service: str) -> list[str]:
         """Of each of its containers: healthy, starting, unhealthy, or the state of one that does not run."""
@@ -101,6 +104,11 @@ class Stack:
                 raise StackFailed(f"not healthy: {states}\n{self.compose('logs', '--tail=30', *services)[-6000:]}")
             time.sleep(1)
 
+    def stop(self, services: Sequence[str]) -> dict[str, list[int]]:
+        """All containers in order; the exit codes of those of `services`."""
+        self.compose("stop", timeout=180)
+        return {name: [one["State"]["ExitCode"] for one in self.inspect(name)] for name in services}
+
     def kill(self, service: str) -> None:
         """The first process of its container dies of SIGKILL, which the engine has noticed when this returns; the
         restart policy is what brings it back."""
@@ -117,7 +125,9 @@ class Stack:
         return self.compose("exec", "-T", service, "callboard", *arguments, check=check)
 
     def python(self, code: str, *arguments: str, service: str = "worker") -> str:
-        return self.compose("exec", "-T", service, "python", "-c", code, *arguments, timeout=600)
+        """In the first of its containers, and past Compose, which takes as long to start as most of what is asked."""
+        (container, *_) = self._containers(service)
+        return docker("exec", container, "python", "-c", code, *arguments, timeout=600)
 
     def producer_url(self) -> str:
         """That of the user for foreign producers, as seen from outside."""
@@ -129,9 +139,9 @@ class Stack:
         return self._producer_url
 
 
-def docker(*arguments: str) -> str:
+def docker(*arguments: str, timeout: float = 60.0) -> str:
     """Its standard output."""
-    done = subprocess.run(["docker", *arguments], capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(["docker", *arguments], capture_output=True, text=True, timeout=timeout, check=False)
     if done.returncode:
         raise StackFailed(f"docker {' '.join(arguments)}: {done.returncode}\n{done.stderr[-2000:]}")
     return done.stdout
