@@ -3,20 +3,27 @@
 from __future__ import annotations
 
 import asyncio
+import atexit
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
+from tempfile import TemporaryFile
 from types import TracebackType
 from typing import Any, Self
 
+import msgspec
+
 from callboard.brokers.rabbitmq import RabbitMQBroker
 from callboard.brokers.topology import Names
+from integration.cli_nursery import Told
 from redis_space import RedisSpace
 
 HERE = Path(__file__).parent
@@ -44,6 +51,53 @@ def environment(**settings: str) -> dict[str, str]:
     return {**kept, "COLUMNS": "80", **{f"CALLBOARD_{name.upper()}": value for name, value in settings.items()}}
 
 
+class CliNursery:
+    """Commands in processes that are forked from one that has imported everything: see cli_nursery.py."""
+
+    def __init__(self) -> None:
+        self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with theirs:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "integration.cli_nursery", str(theirs.fileno())],
+                cwd=HERE.parent,
+                env=environment(),
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                pass_fds=[theirs.fileno()],
+            )
+
+    def run(self, told: Told, stdin: str) -> Ended:
+        reply, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with reply, TemporaryFile() as given, TemporaryFile() as output, TemporaryFile() as errors:
+            given.write(stdin.encode())
+            given.seek(0)
+            with theirs:
+                descriptors = [one.fileno() for one in (given, output, errors, theirs)]
+                socket.send_fds(self._control, [msgspec.json.encode(told)], descriptors)
+            reply.settimeout(END_SECONDS)
+            pid = int(reply.recv(32))
+            try:
+                code = int(reply.recv(32))
+            except TimeoutError:
+                os.kill(pid, signal.SIGKILL)
+                raise
+            output.seek(0)
+            errors.seek(0)
+            return Ended(code, output.read().decode(), errors.read().decode())
+
+    def close(self) -> None:
+        self._control.close()
+        self._process.wait(END_SECONDS)
+
+
+@cache
+def nursery() -> CliNursery:
+    """One for all tests of this process."""
+    made = CliNursery()
+    atexit.register(made.close)
+    return made
+
+
 class Cli:
     """Commands with the same settings."""
 
@@ -51,11 +105,14 @@ class Cli:
         self.environment = environment(**settings)
 
     def run(self, *arguments: str, stdin: str = "", variables: Mapping[str, str] | None = None) -> Ended:
-        """Run a command to its end."""
+        """Run a command to its end: in a process that was forked, or, with `variables`, which Python or a library may
+        look at while it starts, in one that begins from nothing."""
+        if not variables:
+            return nursery().run(Told(arguments, self.environment, str(HERE.parent)), stdin)
         done = subprocess.run(
             [sys.executable, "-m", "callboard", *arguments],
             cwd=HERE.parent,
-            env={**self.environment, **(variables or {})},
+            env={**self.environment, **variables},
             input=stdin,
             capture_output=True,
             text=True,
