@@ -127,13 +127,24 @@ class Finisher:
             answer.dispatch,
             f" by {answer.owner[:8]}" if answer.owner else "",
         )
-        ticket, outcome = run.ticket, run.outcome
-        if answer.state is None and outcome is not None and outcome.ending in _BROUGHT_BACK and not ticket.later:
-            # A store that is not durable may have forgotten the job. Its ticket, sent again, is adopted.
-            payload = encode_body(body_of(ticket))
-            self._dispatcher.send_soon([Ready(run.queue, ticket.id, ticket.dispatch, ticket.priority, payload)])
+        if answer.state is None and self._may_be_forgotten(run):
+            payload = encode_body(body_of(run.ticket))
+            ticket = Ready(run.queue, run.ticket.id, run.ticket.dispatch, run.ticket.priority, payload)
+            self._dispatcher.send_soon([ticket])  # its store knows nothing of it: who claims it adopts it
         late = self._event(run, "late", run.outcome, self._stage.clock.now())
         self._stage.dispatcher.emit(msgspec.structs.replace(late, other=answer.owner))
+
+    def _may_be_forgotten(self, run: Run) -> bool:
+        """A job that was to run again, and whose record its store has lost. Had it ended, so young a ticket would find a
+        tombstone; of an older one nobody could tell."""
+        outcome, window = run.outcome, self._stage.settings.adoption_window_seconds * 1000
+        return (
+            outcome is not None
+            and outcome.ending in _BROUGHT_BACK
+            and not run.ticket.later
+            and not self._stage.connections.store.durable
+            and self._stage.clock.now() - run.sent_at < window
+        )
 
     def _event(self, run: Run, name: str, outcome: Outcome | None, now: int) -> Event:
         result: Raw | UnsetType = UNSET

@@ -2,10 +2,12 @@
 
 A store that is not durable may lose the last second of what it has answered, in a power cut or a failover. A claim that
 it forgot is no harm: the job waits, and is sent again. An end that it forgot leaves the job active, under a worker that
-lives, so no lease brings it back. Therefore a worker of such a store looks once a lease:
+lives, so no lease brings it back. Therefore a worker of such a store looks, about once a lease:
 
-    more active under its boot id than it runs -> which? -> those not in its table of runs, twice in a row
+    more active under its boot id than it runs, at two looks -> which? those not in its table of runs, at two looks
         -> finish(release), fenced: another dispatch, for anybody; the job runs again
+
+Only what has been active since the look before counts, so where jobs are short one page says that there is none.
 
 A claim that was sent before the first of the two looks may still be unanswered, and its job not be in the table for
 that reason: then the second look does not count. Were a job released all the same that runs here, its end would be
@@ -21,13 +23,15 @@ import msgspec
 
 from ..metadata.contract import Ending, Finish, Inspection, Jobs, Outcome, Ready, Workers
 from ..metadata.errors import StoreUnavailable
-from ..metadata.job import Job, State
+from ..metadata.job import Job, Keep, State
 from .actor import Stage
 from .job_view import Attempt
 from .runs import Runs
+from .wire import Event
 
-PAGE = 100
-MOST = 1000  # active jobs of a queue that are looked at: the oldest
+PAGE = 50
+MOST = 10_000  # active jobs of a queue, whoever runs them, that are looked at: the oldest
+MANY_WORKERS = 50  # each look reads a row of every worker: beyond so many, looks are rarer by as much
 REASON = "its store has forgotten how this run ended"
 
 Seen = dict[tuple[str, str, int], Job]  # by queue, id and fence
@@ -42,6 +46,9 @@ class Forgotten:
         self._boot = boot
         self._runs = runs
         self._seen: Seen = {}
+        self._excess: set[str] = set()  # queues of which more was active than ran, at the look before
+        self._looked_at = 0  # ms since the epoch
+        self._crowd = 0  # workers of these queues
         self._before = runs.next_claim  # the first claim that was sent after the look before
         self._jobs = stage.capability(Jobs)
         self._workers = stage.capability(Workers)
@@ -49,9 +56,10 @@ class Forgotten:
 
     async def give_back(self) -> None:
         """Look, once a lease. A store that is durable forgets nothing, one of this process nothing alone."""
-        store = self._stage.connections.store
+        store, settings = self._stage.connections.store, self._stage.settings
         while store.shared and not store.durable:
-            await self._stage.clock.sleep(self._stage.settings.lease_seconds)
+            rest = settings.lease_seconds * self._stage.random.uniform(1, 2) * max(1.0, self._crowd / MANY_WORKERS)
+            await self._stage.clock.sleep(rest)
             with suppress(StoreUnavailable):
                 await self.look()
 
@@ -67,35 +75,43 @@ class Forgotten:
             self._seen = again
 
     async def _look(self) -> Seen:
-        boot = self._boot()
+        boot, before, self._looked_at = self._boot(), self._looked_at, self._stage.clock.now()
         rows = await self._workers.workers(self._queues)
-        queues = [row.queue for row in rows if row.boot == boot and row.active > self._runs.of(row.queue)]
-        active = [job for queue in queues for job in await self._active(queue) if job.owner == boot]
+        self._crowd = len({row.boot for row in rows})
+        excess = {row.queue for row in rows if row.boot == boot and row.active > self._runs.of(row.queue, boot)}
+        queues, self._excess = excess & self._excess, excess
+        active = [job for queue in queues for job in await self._active(queue, boot, before)]
         return {(job.queue, job.id, job.fence): job for job in active if not self._runs.has((job.queue, job.id))}
 
-    async def _active(self, queue: str) -> Sequence[Job]:
+    async def _active(self, queue: str, boot: str, before: int) -> Sequence[Job]:
+        """Of those claimed under `boot` until `before`."""
         found: list[Job] = []
-        while len(found) < MOST:
-            page = await self._inspection.page(queue, State.ACTIVE, offset=len(found), limit=PAGE, newest_first=False)
-            found += page
-            if len(page) < PAGE:
+        for offset in range(0, MOST, PAGE):
+            page = await self._inspection.page(queue, State.ACTIVE, offset=offset, limit=PAGE, newest_first=False)
+            found += [job for job in page if job.owner == boot and (job.claimed_at or 0) <= before]
+            if len(page) < PAGE or (page[-1].claimed_at or 0) > before:
                 break
         return found
 
     async def _release(self, jobs: Iterable[Job]) -> None:
-        clock, grace = self._stage.clock, self._stage.settings.grace
+        stage = self._stage
         for job in jobs:  # few, and seldom
-            now = clock.now()
-            (answer,) = await self._jobs.finish(job.queue, [_released(job, now)], now=now, grace=grace)
+            now = stage.clock.now()
+            outcome = _released(job, now, stage.app.retention(job.queue)[1].keep())
+            (answer,) = await self._jobs.finish(job.queue, [outcome], now=now, grace=stage.settings.grace)
             if answer.finish is not Finish.DONE:
                 continue
-            self._stage.log.warning("job %s runs again: %s (dispatch %d)", job.id, REASON, job.dispatch)
+            stage.log.warning("job %s, dispatch %d: %s; it now is %s", job.id, job.dispatch, REASON, answer.state)
             if answer.state is State.WAITING:
-                ready = Ready(job.queue, job.id, answer.dispatch, job.priority, job.payload)
-                self._stage.dispatcher.send_soon([ready])
+                stage.dispatcher.send_soon([Ready(job.queue, job.id, answer.dispatch, job.priority, job.payload)])
+            elif answer.state is State.CANCELLED:
+                stage.dispatcher.emit(
+                    Event(event="cancelled", job=job.id, queue=job.queue, task=job.task, at=now, dispatch=job.dispatch)
+                )
 
 
-def _released(job: Job, now: int) -> Outcome:
+def _released(job: Job, now: int, keep: Keep) -> Outcome:
+    """`keep`: where somebody has cancelled the job, which then ends."""
     owner = job.owner or ""
     entry = Attempt(
         attempt=job.attempts,
@@ -112,4 +128,5 @@ def _released(job: Job, now: int) -> Outcome:
         owner=owner,
         ending=Ending.RELEASE,
         history=msgspec.json.encode(entry),
+        keep=keep,
     )

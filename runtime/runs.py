@@ -77,9 +77,9 @@ class Runs:
         """Whether a run of that queue and job is here: it waits, is under way, or its end is not answered yet."""
         return key in self._runs
 
-    def of(self, queue: str) -> int:
-        """How many of them are of that queue."""
-        return sum(place == queue for place, _ in self._runs)
+    def of(self, queue: str, boot: str) -> int:
+        """How many of them are of that queue, claimed under that boot id."""
+        return sum(run.queue == queue and run.boot == boot for run in self._runs.values())
 
     @property
     def next_claim(self) -> int:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Sequence
+from random import Random
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from callboard import Callboard
 from callboard.metadata.contract import (
     Claimed,
     Ending,
@@ -27,7 +29,7 @@ from callboard.metadata.job import Job, Keep, NewJob, State
 from callboard.runtime import wire
 from callboard.runtime.clock import SystemClock
 from callboard.runtime.finisher import Finisher
-from callboard.runtime.forgotten import Forgotten
+from callboard.runtime.forgotten import PAGE, Forgotten
 from callboard.runtime.job_view import view
 from callboard.runtime.pace import ALONE
 from callboard.runtime.registry import make_store
@@ -39,6 +41,16 @@ QUEUE, BOOT = "q", "boot"
 BODY = Body(id="job", queue=QUEUE, task="task", created_at=1)
 
 
+class SteppedClock(SystemClock):
+    """Stands still, but for who moves it."""
+
+    def __init__(self) -> None:
+        self.ms = 1_000_000
+
+    def now(self) -> int:
+        return self.ms
+
+
 class Scene:
     """A store in which a job is active under BOOT, and the table of runs of that worker. `here`: ids that are in it."""
 
@@ -47,27 +59,31 @@ class Scene:
         self.here: set[str] = set()
         self.unanswered = False  # a claim that was sent before anybody looked
         self.sent: list[Ready] = []
+        self.told: list[wire.Event] = []
+        self.clock = SteppedClock()
         self.next_claim = 2
         self.kept: Any = SimpleNamespace(durable=False, shared=True)
         stage: Any = SimpleNamespace(
-            clock=SystemClock(),
+            app=Callboard(broker="memory://", store="memory://"),
+            clock=self.clock,
+            random=Random(1),
             settings=Settings(broker="memory://", store="memory://"),
             capability=self.store.get,
             connections=SimpleNamespace(store=self.kept),
-            dispatcher=SimpleNamespace(send_soon=self.sent.extend),
+            dispatcher=SimpleNamespace(send_soon=self.sent.extend, emit=self.told.append),
             log=logging.getLogger("test"),
         )
         runs: Any = self
         self.forgotten = Forgotten(stage, queues=[QUEUE], boot=lambda: BOOT, runs=runs)
 
-    async def claim(self) -> None:
-        await self.store.open()
-        jobs, now = self.store.get(Jobs), SystemClock().now()
-        new = NewJob(id="job", queue=QUEUE, task="task", payload=encode_body(BODY), created_at=1)
-        await jobs.enqueue([new], now=now, grace=0)
-        await self.store.get(Workers).heartbeat(BOOT, [QUEUE], info=b"", now=now)
-        (claimed,) = await jobs.claim(QUEUE, BOOT, [Ticket("job", 1)], now=now, keep_expired=Keep())
-        assert claimed.verdict is Verdict.CLAIMED
+    async def claim(self, *ids: str, boot: str = BOOT) -> None:
+        jobs, now = self.store.get(Jobs), self.clock.now()
+        new = [NewJob(id=id, queue=QUEUE, task="task", payload=encode_body(BODY), created_at=1) for id in ids]
+        await jobs.enqueue(new, now=now, grace=0)
+        await self.store.get(Workers).heartbeat(boot, [QUEUE], info=b"", now=now)
+        tickets = [Ticket(id, 1) for id in ids]
+        claims = await jobs.claim(QUEUE, boot, tickets, now=now, keep_expired=Keep())
+        assert {claimed.verdict for claimed in claims} == {Verdict.CLAIMED}
 
     async def job(self) -> Job:
         (job,) = await self.store.get(Inspection).get(QUEUE, ["job"])
@@ -79,7 +95,7 @@ class Scene:
     def has(self, key: tuple[str, str]) -> bool:
         return key[1] in self.here
 
-    def of(self, queue: str) -> int:
+    def of(self, queue: str, boot: str) -> int:
         return len(self.here)
 
     def answered(self, before: int) -> bool:
@@ -89,44 +105,72 @@ class Scene:
 @pytest.fixture
 async def scene() -> Scene:
     scene = Scene()
-    await scene.claim()
+    await scene.store.open()
+    await scene.claim("job")
     return scene
 
 
 async def look(scene: Scene, times: int) -> tuple[State, int, Sequence[str]]:
     for _ in range(times):
+        scene.clock.ms += 1000
         await scene.forgotten.look()
     job = await scene.job()
     return job.state, job.dispatch, [ready.id for ready in scene.sent]
 
 
 async def test_a_job_that_does_not_run_here_though_the_store_says_so_is_given_back_and_sent(scene: Scene) -> None:
-    assert await look(scene, 1) == (State.ACTIVE, 1, [])
+    assert await look(scene, 2) == (State.ACTIVE, 1, [])
     assert await look(scene, 1) == (State.WAITING, 2, ["job"])
     (run,) = view(await scene.job()).history
     assert (run.outcome, run.reason) == ("released", "its store has forgotten how this run ended")
-    assert await look(scene, 2) == (State.WAITING, 2, ["job"])
+    assert await look(scene, 3) == (State.WAITING, 2, ["job"])
+    assert not scene.told
+
+
+async def test_a_job_that_somebody_has_cancelled_is_told_to_be(scene: Scene) -> None:
+    await scene.store.get(Jobs).cancel(QUEUE, ["job"], now=scene.clock.now(), keep=Keep())
+    assert await look(scene, 3) == (State.CANCELLED, 1, [])
+    assert [(event.event, event.job) for event in scene.told] == [("cancelled", "job")]
 
 
 async def test_a_job_that_runs_here_is_not_given_back(scene: Scene) -> None:
     scene.here.add("job")
-    assert await look(scene, 3) == (State.ACTIVE, 1, [])
+    assert await look(scene, 4) == (State.ACTIVE, 1, [])
 
 
 async def test_a_job_that_is_found_here_in_between_is_not_given_back(scene: Scene) -> None:
-    await look(scene, 1)
+    await look(scene, 2)
     scene.here.add("job")
     await look(scene, 1)
     scene.here.clear()
-    assert await look(scene, 1) == (State.ACTIVE, 1, [])
+    assert await look(scene, 2) == (State.ACTIVE, 1, [])
 
 
 async def test_nothing_is_given_back_while_a_claim_is_unanswered_that_may_have_taken_it(scene: Scene) -> None:
     scene.unanswered = True
-    assert await look(scene, 3) == (State.ACTIVE, 1, [])
+    assert await look(scene, 4) == (State.ACTIVE, 1, [])
     scene.unanswered = False
     assert await look(scene, 1) == (State.ACTIVE, 1, [])
     assert await look(scene, 1) == (State.WAITING, 2, ["job"])
+
+
+async def test_it_is_found_among_the_jobs_of_many_others(scene: Scene) -> None:
+    scene.clock.ms -= 5000
+    await scene.claim(*(f"other-{number}" for number in range(2 * PAGE)), boot="another")
+    scene.clock.ms += 5000
+    assert await look(scene, 3) == (State.WAITING, 2, ["job"])
+
+
+async def test_what_was_claimed_since_the_look_before_is_left_for_the_next_one(scene: Scene) -> None:
+    scene.here.add("job")
+    await scene.claim("older")
+    await look(scene, 2)
+    await scene.claim("younger")
+    await look(scene, 1)
+    sent = [ready.id for ready in scene.sent]
+    assert sent == ["older"]
+    await look(scene, 2)
+    assert [ready.id for ready in scene.sent] == ["older", "younger"]
 
 
 @pytest.mark.parametrize(("durable", "shared"), [(True, True), (False, False)])
@@ -151,20 +195,30 @@ class Refusing:
     def emit(self, event: object) -> None: ...
 
 
+SENT = [("job", 3)]
+
+
 @pytest.mark.parametrize(
-    ("ending", "sent"),
-    [(Ending.RETRY, [("job", 3)]), (Ending.RELEASE, [("job", 3)]), (Ending.COMPLETED, []), (Ending.FAILED, [])],
-    ids=str,
+    ("ending", "durable", "age_seconds", "sent"),
+    [
+        (Ending.RETRY, False, 599, SENT),
+        (Ending.RELEASE, False, 0, SENT),
+        (Ending.COMPLETED, False, 0, []),
+        (Ending.FAILED, False, 0, []),
+        (Ending.RETRY, True, 0, []),  # somebody has removed it, or it has ended and was not to be kept
+        (Ending.RETRY, False, 600, []),  # what had ended so long ago would have no tombstone any more
+    ],
 )
-async def test_the_ticket_of_a_forgotten_job_that_is_to_run_again_is_sent_again(
-    ending: Ending, sent: list[tuple[str, int]]
+async def test_the_ticket_of_a_job_that_is_to_run_again_is_sent_again_where_its_store_may_have_forgotten_it(
+    ending: Ending, durable: bool, age_seconds: int, sent: list[tuple[str, int]]
 ) -> None:
-    refusing, over = Refusing(), asyncio.Event()
+    refusing, over, clock = Refusing(), asyncio.Event(), SteppedClock()
     stage: Any = SimpleNamespace(
-        clock=SystemClock(),
+        clock=clock,
         settings=Settings(broker="memory://", store="memory://"),
         capability=lambda _: refusing,
         patiently=lambda call: call(),
+        connections=SimpleNamespace(store=SimpleNamespace(durable=durable)),
         dispatcher=refusing,
         metrics=None,
         log=logging.getLogger("test"),
@@ -175,6 +229,7 @@ async def test_the_ticket_of_a_forgotten_job_that_is_to_run_again_is_sent_again(
     )
     ticket = wire.Ticket(id="job", queue=QUEUE, task="task", created_at=1, dispatch=3)
     run = Run(queue=QUEUE, ticket=ticket, claimed=Claimed("job", Verdict.CLAIMED), boot=BOOT, started_at=1)
+    run.sent_at = clock.now() - age_seconds * 1000
     finisher.finish(run, Outcome(id="job", dispatch=3, owner=BOOT, ending=ending))
     await over.wait()
     assert refusing.sent == sent
