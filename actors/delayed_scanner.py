@@ -76,12 +76,13 @@ class DelayedScanner(RoundsActor):
     async def round(self) -> float:
         if (pause := self._pause()) > 0:  # a command has told of a job that is not due yet
             return pause
+        names = await self.queues.names()
         # Commands that come during the look are about what it may not have seen.
         expected, self._next, self._look_now = self._next, None, False
         now, asked = self.stage.clock.now(), self.stage.clock.elapsed()
         self._look_again = asked + self.stage.settings.scan_interval
         due = await self._delays.take_due(
-            await self.queues.names(), now=now, grace=self.stage.settings.grace, limit=MAX_BATCH, ahead=AHEAD_MS
+            names, now=now, grace=self.stage.settings.grace, limit=MAX_BATCH, ahead=AHEAD_MS
         )
         self._note_gap(due.gap, took=self.stage.clock.elapsed() - asked)
         if due.ready:

@@ -369,8 +369,8 @@ class Workers(Protocol):
         ...
 
     async def workers(self, queues: Sequence[str]) -> Sequence[WorkerRow]:
-        """Every boot that has a row in one of the queues. StoreUnavailable also where the store could be read but takes
-        no heartbeats: counters that nobody can raise tell nothing."""
+        """Every boot that has a row in one of the queues. StoreUnavailable also where the store can be read but refuses
+        heartbeats: counters that nobody can raise tell nothing."""
         ...
 
     async def declare_dead(self, queue: str, boot: str, *, beat: int, now: int) -> bool:

@@ -42,8 +42,8 @@ class Leases(Protocol):
         same fence.
 
         The fence is max(fence + 1, the store's clock in ms): it grows each time a lock changes hands, also over a store
-        that lost its data. What nobody has held for a day may be forgotten. StoreUnavailable also where the store could
-        be read but takes no writes: a counter that nobody can raise tells nothing."""
+        that lost its data. What nobody has held for a day may be forgotten. StoreUnavailable also where the store
+        can be read but refuses writes: a counter that nobody can raise tells nothing."""
         ...
 
     async def renew(self, name: str, holder: str, *, fence: int) -> bool:

@@ -14,7 +14,7 @@ from types import TracebackType
 from typing import Self
 
 from ..metadata.contract import Check, Store
-from ..metadata.errors import MetadataError
+from ..metadata.errors import MetadataError, StoreUnavailable
 from .clock import Clock
 
 INTERVAL_SECONDS = 10.0
@@ -32,6 +32,7 @@ class StoreWatch:
         self._clock = clock
         self._known = tuple(known)
         self._interval = interval
+        self._failure = ""
         self._looking: asyncio.Task[None] | None = None
 
     async def look(self) -> None:
@@ -39,8 +40,14 @@ class StoreWatch:
         with it tell that."""
         try:
             found = tuple(await self._store.check())
-        except MetadataError:
+        except StoreUnavailable:
             return
+        except MetadataError as error:  # a right that was taken away, say
+            if str(error) != self._failure:
+                log.warning("store: its settings cannot be looked at any more: %s", error)
+            self._failure = str(error)
+            return
+        self._failure = ""
         for check in found:
             if check not in self._known:
                 if check.refuse:

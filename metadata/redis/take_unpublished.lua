@@ -4,7 +4,7 @@ local clock, taken = store_clock(), {}
 for _, id in ipairs(index_below('outbox', now, limit)) do
   local run_at = records[id][RUN_AT]
   if run_at and run_at > clock then -- a scanner keeps its ticket until then; the caller's clock is ahead
-    to_outbox(id, records[id], now + grace)
+    to_outbox(id, records[id], run_at + grace)
   else
     taken[#taken + 1] = id
   end
