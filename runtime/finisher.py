@@ -135,8 +135,8 @@ class Finisher:
         self._stage.dispatcher.emit(msgspec.structs.replace(late, other=answer.owner))
 
     def _may_be_forgotten(self, run: Run) -> bool:
-        """A job that was to run again, and whose record its store has lost. Had it ended, so young a ticket would find a
-        tombstone; of an older one nobody could tell."""
+        """A job that was to run again, and whose record its store has lost. Had it ended, a ticket so young would find
+        its tombstone; of an older one nobody could tell."""
         outcome, window = run.outcome, self._stage.settings.adoption_window_seconds * 1000
         return (
             outcome is not None
