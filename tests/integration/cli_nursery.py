@@ -1,8 +1,9 @@
 """python -m integration.cli_nursery FD: forks a process for each command that it is told of, with all that is imported.
 
 To start Python and to import the command line takes ten times as long as most commands. On the socket FD come packets
-of a `Told` as JSON, each with four descriptors: the command's standard input, output and error, and a socket on which
-its process id and then its exit code are told. Ends when nobody holds the other end.
+of a byte, each with five descriptors: a file of a `Told` as JSON, which may be longer than a packet; the command's
+standard input, output and error; and a socket on which its process id and then its exit code are told, if anybody still
+listens. Ends when nobody holds the other end.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import selectors
 import socket
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 
 import msgspec
 
@@ -21,8 +23,6 @@ import callboard.brokers.rabbitmq
 import callboard.metadata.mongo
 import callboard.metadata.redis  # noqa: F401  what commands import as they go
 from callboard.runtime.cli import main
-
-MOST_BYTES = 512 * 1024  # of what is told; an argument may hold 128 KiB, which its JSON may double
 
 
 class Told(msgspec.Struct, frozen=True):
@@ -45,19 +45,21 @@ class Nursery:
                 if key.fd in self._replies:
                     self._end(key.fd)
                     continue
-                packet, descriptors, flags, _ = socket.recv_fds(self._control, MOST_BYTES, 4)
-                assert not flags & (socket.MSG_TRUNC | socket.MSG_CTRUNC), f"more than {MOST_BYTES} bytes at once"
+                packet, descriptors, flags, _ = socket.recv_fds(self._control, 1, 5)
+                assert not flags & socket.MSG_CTRUNC, "there are fewer descriptors left than come with a command"
                 if not packet:
                     return None
                 if pid := os.fork():
                     self._begin(pid, descriptors)
                     continue
                 self._close()
-                for number, descriptor in enumerate(descriptors[:3]):
+                with os.fdopen(descriptors[0], "rb") as file:
+                    told = msgspec.json.decode(file.read(), type=Told)
+                for number, descriptor in enumerate(descriptors[1:4]):
                     os.dup2(descriptor, number)
-                for descriptor in descriptors:
+                for descriptor in descriptors[1:]:
                     os.close(descriptor)
-                return msgspec.json.decode(packet, type=Told)
+                return told
 
     def _begin(self, pid: int, descriptors: Sequence[int]) -> None:
         *others, reply = descriptors
@@ -65,7 +67,8 @@ class Nursery:
             os.close(descriptor)
         process = os.pidfd_open(pid)
         self._replies[process] = pid, socket.socket(fileno=reply)
-        self._replies[process][1].send(str(pid).encode())
+        with suppress(OSError):  # as below
+            self._replies[process][1].send(str(pid).encode())
         self._selector.register(process, selectors.EVENT_READ)
 
     def _end(self, process: int) -> None:
@@ -73,7 +76,7 @@ class Nursery:
         os.close(process)
         pid, reply = self._replies.pop(process)
         _, status = os.waitpid(pid, 0)
-        with reply:
+        with reply, suppress(OSError):  # who waited may have given up, which is no reason to fail all others
             reply.send(str(os.waitstatus_to_exitcode(status)).encode())
 
     def _close(self) -> None:

@@ -68,12 +68,19 @@ class CliNursery:
 
     def run(self, told: Told, stdin: str) -> Ended:
         reply, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        with reply, TemporaryFile() as given, TemporaryFile() as output, TemporaryFile() as errors:
-            given.write(stdin.encode())
-            given.seek(0)
+        with (
+            reply,
+            TemporaryFile() as command,
+            TemporaryFile() as given,
+            TemporaryFile() as output,
+            TemporaryFile() as errors,
+        ):
+            for file, content in ((command, msgspec.json.encode(told)), (given, stdin.encode())):
+                file.write(content)
+                file.seek(0)
             with theirs:
-                descriptors = [one.fileno() for one in (given, output, errors, theirs)]
-                socket.send_fds(self._control, [msgspec.json.encode(told)], descriptors)
+                descriptors = [one.fileno() for one in (command, given, output, errors, theirs)]
+                socket.send_fds(self._control, [b"1"], descriptors)
             reply.settimeout(END_SECONDS)
             pid = int(reply.recv(32))
             try:
