@@ -1,8 +1,10 @@
-"""The operations of a store, each with a batch as large as they come, to count what it costs."""
+"""The operations of a store, each with a batch as large as they come, to count what it costs; what has to be there
+before (`BEFORE`, else `ENQUEUED`) for it to have something to do; and how much it has done (`DONE`), where it tells."""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any
 
 from callboard.metadata.contract import (
     Deduplicating,
@@ -13,6 +15,7 @@ from callboard.metadata.contract import (
     Jobs,
     Outcome,
     QueueControl,
+    Ready,
     Retention,
     Sent,
     Store,
@@ -81,4 +84,48 @@ OPERATIONS: dict[str, Operation] = {
     "page": lambda s, now: s.get(Inspection).page(QUEUES[0], State.WAITING, offset=0, limit=50, newest_first=True),
     "progress": lambda s, now: s.get(Inspection).progress(QUEUES[0], "job-0"),
     "prune": lambda s, now: s.get(Retention).prune(QUEUES, now=now, adoption_window=0, limit=128),
+}
+
+EARLIER = 10_000  # ms
+
+
+def _delayed(s: Store, now: int) -> Awaitable[object]:
+    """Jobs that have become due in the meantime."""
+    return s.get(Jobs).enqueue(jobs(now - EARLIER, run_at=now - EARLIER // 2), now=now - EARLIER, grace=0)
+
+
+def _forgettable(s: Store, now: int) -> Awaitable[object]:
+    return s.get(Jobs).cancel(QUEUES[0], ids(), now=now - EARLIER, keep=Keep(age=1))
+
+
+ENQUEUED: Sequence[Operation] = (OPERATIONS["enqueue"],)
+BEFORE: Mapping[str, Sequence[Operation]] = {
+    "enqueue": (),
+    "finish": (*ENQUEUED, OPERATIONS["claim"]),
+    "job progress": (*ENQUEUED, OPERATIONS["claim"]),
+    "retry": (*ENQUEUED, OPERATIONS["cancel"]),
+    "take_overtaken": (*ENQUEUED, lambda s, now: OPERATIONS["published"](s, now - EARLIER)),
+    "take_due": (_delayed,),
+    "reschedule": (_delayed,),
+    "remove delayed": (_delayed,),
+    "take_stalled": (*ENQUEUED, OPERATIONS["claim"], OPERATIONS["declare_dead"]),
+    "prune": (*ENQUEUED, _forgettable),
+}
+
+
+def _ready(answers: Sequence[object]) -> int:
+    return sum(isinstance(answer, Ready) for answer in answers)
+
+
+DONE: Mapping[str, Callable[[Any], int]] = {
+    "job progress": int,
+    "retry": _ready,
+    "take_unpublished": _ready,
+    "take_overtaken": _ready,
+    "take_due": lambda due: _ready(due.ready),
+    "reschedule": _ready,
+    "remove delayed": sum,
+    "take_stalled": lambda stalled: _ready(stalled.ready),
+    "clear": len,
+    "prune": lambda pruned: int(pruned.removed),
 }

@@ -14,12 +14,14 @@ from callboard.metadata.contract import Delays, Inspection, Jobs, Workers
 from callboard.metadata.job import Keep
 from callboard.metadata.mongo import MongoStore
 from callboard.runtime.clock import SystemClock
-from integration.operations import OPERATIONS, QUEUES, jobs
+from integration.operations import BEFORE, DONE, ENQUEUED, OPERATIONS, QUEUES
 from mongo_space import MongoSpace
 
 TRIPS = 2  # one to look and one to write
 # What is done once in a while: marks that are waited out, a boot's row, what is old by several indexes.
-MORE = {"leave": 3, "declare_dead": 4, "pause": 4, "prune": 6}
+MORE = {"leave": 3, "declare_dead": 4, "take_stalled": 4, "pause": 4, "prune": 7}
+# What takes many at a time, from queue to queue: a look and a write each, and a look at what concerns all of them.
+MORE |= {"take_overtaken": 1 + TRIPS * len(QUEUES), "take_due": 2 + TRIPS * len(QUEUES)}
 
 
 class Trips(CommandListener):
@@ -57,13 +59,12 @@ async def test_an_operation_on_a_whole_batch_is_a_look_and_a_write(
 ) -> None:
     (trips, store), now = counted, SystemClock().now()
     await store.get(Workers).heartbeat("boot", QUEUES, info=b"", now=now)
-    if name != "enqueue":
-        await store.get(Jobs).enqueue(jobs(now), now=now, grace=0)
-    if name == "finish":
-        await OPERATIONS["claim"](store, now)
+    for earlier in BEFORE.get(name, ENQUEUED):
+        await earlier(store, now)
     before = trips.made
-    await OPERATIONS[name](store, now)
+    answer = await OPERATIONS[name](store, now)
     assert trips.made - before <= MORE.get(name, TRIPS)
+    assert name not in DONE or DONE[name](answer) > 0, answer
 
 
 @pytest.mark.parametrize("name", ["enqueue", "published", "finish"])

@@ -22,7 +22,7 @@ from callboard.metadata.contract import (
 from callboard.metadata.job import Keep, NewJob, State
 from callboard.metadata.redis import RedisStore
 from callboard.runtime.clock import SystemClock
-from integration.operations import OPERATIONS, QUEUES, jobs
+from integration.operations import BEFORE, DONE, ENQUEUED, OPERATIONS, QUEUES
 from integration.redis_private import private_redis
 from redis_space import RedisSpace, more_calls
 from servers import RedisServer
@@ -80,11 +80,12 @@ async def test_an_operation_is_one_round_trip(proxy: tuple[CountingProxy, RedisS
     counter, store = proxy
     now = SystemClock().now()
     await store.get(Workers).heartbeat("boot", QUEUES, info=b"", now=now)
-    if name != "enqueue":
-        await store.get(Jobs).enqueue(jobs(now), now=now, grace=0)
+    for earlier in BEFORE.get(name, ENQUEUED):
+        await earlier(store, now)
     before = counter.trips
-    await OPERATIONS[name](store, now)
+    answer = await OPERATIONS[name](store, now)
     assert counter.trips - before == 1
+    assert name not in DONE or DONE[name](answer) > 0, answer
 
 
 async def test_an_empty_batch_makes_no_trip(proxy: tuple[CountingProxy, RedisStore]) -> None:
