@@ -17,7 +17,8 @@ it: a producer's, and a worker's for the wait before a retry.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -35,7 +36,7 @@ from faults.checker import Verdict
 from faults.fleet import actor
 from faults.occurrences import every_second
 from faults.scene import LOOK_SECONDS, SETTINGS, Scene
-from faults.skew import Skew, TrueTime
+from faults.skew import CYCLES, Skew, TrueTime
 from faults.workload import APP, QUEUES
 
 RATE = 60.0
@@ -45,6 +46,7 @@ SCHEDULES = 2  # of each queue, each of which occurs every second
 WAKE_SECONDS = 0.25
 KEEP_ALL = {"CALLBOARD_KEEP_COMPLETED_COUNT": "1000000"}
 SETTLE_SECONDS = 120.0
+PATIENCE_SECONDS = 60.0
 NOTICED = "s apart"  # of a scanner or a scheduler whose clock and the store's differ
 
 
@@ -59,15 +61,22 @@ class Wrong(Struct, frozen=True, kw_only=True):
     def offsets(self) -> list[int]:
         return [self.milliseconds, -self.milliseconds] if self.strobes else [self.milliseconds]
 
-    async def befall(self, skew: Skew, *, seconds: float) -> None:
-        """The clock is wrong for so long. It is left as it is: what comes next sets it."""
+    async def befall(self, skew: Skew, *, seconds: float, shows: Callable[[], bool] = lambda: True) -> None:
+        """The clock is wrong for so long, and until somebody has read it and it `shows`. It is left as it is: what
+        comes next sets it."""
         before = skew.readings()
+        await self._last(skew, seconds)
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        while not (skew.readings() > before and shows()):
+            assert time.monotonic() < deadline, f"{self.name}: read {skew.readings() - before} times, and does not show"
+            await self._last(skew, 1 / CYCLES)
+
+    async def _last(self, skew: Skew, seconds: float) -> None:
         if self.strobes:
             await skew.strobe(self.milliseconds, seconds=seconds)
         else:
             skew.set(self.milliseconds)
             await asyncio.sleep(seconds)
-        assert skew.readings() > before, f"{self.name}: nobody has read the clock while it was wrong"
 
 
 FULL = (
