@@ -52,7 +52,6 @@ class LosingProxy(Proxy):
     def __init__(self, host: str, target_port: int, *, kinds_of: KindsOf, times: int) -> None:
         super().__init__(host, target_port)
         self.losing = False
-        self.seen: Counter[str] = Counter()  # alone under way, while replies are being lost
         self.lost: Counter[str] = Counter()
         self._kinds_of = kinds_of
         self._times = times
@@ -68,7 +67,6 @@ class LosingProxy(Proxy):
         if not self.losing or len(asked) != 1:
             return None, len(data)
         (kind,) = asked
-        self.seen[kind] += 1
         if self.lost[kind] >= self._times:
             return None, len(data)
         self.lost[kind] += 1
