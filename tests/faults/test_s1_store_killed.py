@@ -1,8 +1,8 @@
 """S1: the store is killed and comes back.
 
-Injects: SIGKILL of a Redis that writes every answer to disk first (`appendfsync always`), started again 0 to 2 leases
-later, five times, under the standard load. Bites: an outage counts if handlers ran when it began and producers were
-told that an enqueue is uncertain; each has to.
+Injects: SIGKILL of a store that keeps what it has answered (a Redis with `appendfsync always`, a MongoDB), started
+again 0 to 2 leases later, five times, under the standard load. Bites: an outage counts if handlers ran when it began
+and producers were told that an enqueue is uncertain; each has to.
 Passes: every accepted job completed after one run (or one more than its own failures), so nothing was repeated and no
 handler stopped; no worker declared dead; handlers start again within 5 s of each return; the audit clean, the broker's
 queues empty.
@@ -17,7 +17,7 @@ import pytest
 
 from faults.fleet import LEASE_SECONDS
 from faults.scene import Scene, elapsed
-from servers import RedisServer
+from servers import MongoServer, RedisServer
 
 OUTAGES = 5
 RATE = 150.0
@@ -27,9 +27,9 @@ RESUME_SECONDS = 5.0
 @pytest.mark.slow
 @pytest.mark.alone
 async def test_a_store_that_dies_and_comes_back_costs_nothing_but_time(
-    tmp_path: Path, seed: int, durable_redis: RedisServer, amqp_url: str
+    tmp_path: Path, seed: int, durable_store: RedisServer | MongoServer, amqp_url: str
 ) -> None:
-    async with Scene(tmp_path, seed=seed, store=durable_redis.url, broker=amqp_url, shares_broker=True) as scene:
+    async with Scene(tmp_path, seed=seed, store=durable_store.url, broker=amqp_url, shares_broker=True) as scene:
         scene.start_actors()
         scene.start_producers(rate=RATE)
         await scene.up()
@@ -41,10 +41,10 @@ async def test_a_store_that_dies_and_comes_back_costs_nothing_but_time(
             await scene.a_long_run()
             uncertain = len(scene.journals("uncertain"))
             killed = elapsed()
-            await asyncio.to_thread(durable_redis.kill)
+            await asyncio.to_thread(durable_store.kill)
             assert scene.running(at=killed), "no handler was running when the store died"
             await asyncio.sleep(scene.random.uniform(0, 2 * LEASE_SECONDS))
-            await asyncio.to_thread(durable_redis.start)
+            await asyncio.to_thread(durable_store.start)
             returns.append(elapsed())
             await scene.working()
             assert len(scene.journals("uncertain")) > uncertain, "no enqueue met the outage"
