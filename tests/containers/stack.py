@@ -112,7 +112,11 @@ class Stack:
     def kill(self, service: str) -> None:
         """The first process of its container dies of SIGKILL, which the engine has noticed when this returns; the
         restart policy is what brings it back."""
-        killed = {container["State"]["Pid"] for container in self.inspect(service)}
+        killed = {container["State"]["Pid"] for container in self.inspect(service)} - {0}  # of one that does not run
+        if not killed:
+            raise StackFailed(
+                f"{service}: none of its containers runs, so there is nothing to kill; wait_healthy first"
+            )
         for pid in killed:
             os.kill(pid, signal.SIGKILL)
         deadline = time.monotonic() + WAIT_SECONDS
