@@ -26,12 +26,12 @@ RATE = 230.0
 
 @pytest.mark.slow
 @pytest.mark.alone
-@pytest.mark.parametrize("given", ["redis_url", pytest.param("mongo_url", marks=pytest.mark.soak)])
 async def test_a_killed_worker_costs_a_repeat_of_what_it_ran_and_nothing_else(
-    tmp_path: Path, seed: int, given: str, request: pytest.FixtureRequest, amqp_url: str
+    tmp_path: Path, seed: int, redis_url: str, amqp_url: str
 ) -> None:
-    store = request.getfixturevalue(given)
-    async with Scene(tmp_path, seed=seed, store=store, broker=amqp_url, shares_store=True, shares_broker=True) as scene:
+    async with Scene(
+        tmp_path, seed=seed, store=redis_url, broker=amqp_url, shares_store=True, shares_broker=True
+    ) as scene:
         scene.start_actors()
         scene.start_producers(rate=RATE, limit=JOBS)
         await scene.up()
