@@ -12,6 +12,7 @@ or until their retry, and those that were over already; repeats are of what it f
 from __future__ import annotations
 
 import asyncio
+import os
 import subprocess
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import suppress
@@ -55,6 +56,8 @@ def disk(tmp_path: Path) -> Iterator[PowerDisk]:
         with PowerDisk(tmp_path / "disk", megabytes=MEGABYTES) as disk:
             yield disk
     except CannotMount as cannot:
+        if os.environ.get("CI", "").lower() not in ("", "0", "false"):
+            pytest.fail(f"{cannot}. In CI tests run as root.", pytrace=False)
         pytest.skip(f"no power can be lost here: {cannot}")
 
 

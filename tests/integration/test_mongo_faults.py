@@ -22,17 +22,15 @@ from callboard.metadata.job import Keep, NewJob
 from callboard.metadata.mongo import MongoStore
 from callboard.runtime.clock import SystemClock
 from certificates import make_certificate
+from integration.redis_private import require
 from mongo_space import CLAIM_WINDOW
-from servers import MongoServer, ProgramMissing, ServerFailed
+from servers import MongoServer, ServerFailed
 
 QUEUE, BOOT = "emails", "boot"
 
 
 def _server(folder: Path, **options: Any) -> MongoServer:
-    try:
-        return MongoServer(folder, **options)
-    except ProgramMissing as missing:
-        pytest.skip(str(missing))
+    return require(lambda: MongoServer(folder, **options))
 
 
 @pytest_asyncio.fixture(params=[False, True], ids=["standalone", "replica set"])

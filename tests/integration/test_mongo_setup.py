@@ -26,8 +26,9 @@ from callboard.runtime.clock import SystemClock
 from callboard.runtime.diagnosis import Finding, diagnose
 from callboard.runtime.settings import load_settings
 from callboard.runtime.testing.store_fault_cases import CASES, Ground
+from integration.redis_private import require
 from mongo_space import CLAIM_WINDOW
-from servers import MongoServer, ProgramMissing
+from servers import MongoServer
 
 COMPOSE_USER = runpy.run_path(str(Path(__file__).parents[2] / "compose" / "secrets" / "mongodb_user.py"))
 ROOT, PASSWORD = "root:hunter2", "correct"
@@ -36,11 +37,7 @@ ROOT, PASSWORD = "root:hunter2", "correct"
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MongoServer]:
     """It asks for credentials; its users are root and that of the stack in compose/."""
-    try:
-        server = MongoServer(tmp_path_factory.mktemp("mongo"), auth="")
-    except ProgramMissing as missing:
-        pytest.skip(str(missing))
-    with server:
+    with require(lambda: MongoServer(tmp_path_factory.mktemp("mongo"), auth="")) as server:
         with MongoClient[dict[str, Any]](server.url) as client:
             user, _, password = ROOT.partition(":")
             client.admin.command("createUser", user, pwd=password, roles=["root"])

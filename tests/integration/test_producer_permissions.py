@@ -24,8 +24,9 @@ from callboard.runtime.dead_letter import DeadLetter, Filter
 from callboard.runtime.dead_queue import DeadQueue
 from callboard.runtime.testing import running
 from faults.proxy import Cut, Direction, Link, Proxy, Unit
+from integration.redis_private import require
 from path.place import Place
-from servers import ProgramMissing, RabbitMQServer
+from servers import RabbitMQServer
 
 PROTOCOL = Path(__file__).parents[2] / "PROTOCOL.md"
 NAMES = Names()
@@ -40,11 +41,7 @@ def commands(beginning: str) -> list[str]:
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RabbitMQServer]:
-    try:
-        server = RabbitMQServer(tmp_path_factory.mktemp("rabbitmq"))
-    except ProgramMissing as missing:
-        pytest.skip(str(missing))
-    with server:
+    with require(lambda: RabbitMQServer(tmp_path_factory.mktemp("rabbitmq"))) as server:
         server.ctl("add_user", "producer", "secret")
         server.ctl(*commands("set_permissions producer"))
         yield server

@@ -22,7 +22,8 @@ from callboard.brokers.rabbitmq.publisher import WINDOW
 from callboard.brokers.topology import Exchange, Queue, Topology
 from callboard.runtime.testing.broker_stage import Inbox, acknowledge, eventually
 from integration.cutting_proxy import CuttingProxy
-from servers import ProgramMissing, RabbitMQServer, free_port
+from integration.redis_private import require
+from servers import RabbitMQServer, free_port
 
 # connection.blocked with the reason "low", connection.close and connection.unblocked, as the server sends them.
 BLOCKED = b"\x01\x00\x00\x00\x00\x00\x08\x00\x0a\x00\x3c\x03low\xce"
@@ -179,11 +180,8 @@ async def own_server(tmp_path: Path) -> AsyncIterator[Starter]:
     started: list[RabbitMQServer] = []
 
     async def start(**settings: str) -> RabbitMQServer:
-        server = RabbitMQServer(tmp_path / "rabbitmq", **settings)
-        try:
-            await asyncio.to_thread(server.start)
-        except ProgramMissing as missing:
-            pytest.skip(str(missing))
+        server = require(lambda: RabbitMQServer(tmp_path / "rabbitmq", **settings))
+        await asyncio.to_thread(server.start)
         started.append(server)
         return server
 
