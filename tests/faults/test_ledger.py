@@ -64,6 +64,16 @@ def test_a_line_that_is_still_being_written_is_left_for_the_next_reader(tmp_path
     ledger.close()
 
 
+def test_the_beginning_that_a_killed_process_has_left_in_front_of_a_line_is_passed_over(tmp_path: Path) -> None:
+    path = tmp_path / "ledger"
+    ledger = Ledger(path, clock=StillClock())
+    ledger.write(RUN, Event.START)
+    whole = path.read_text()
+    path.write_text(whole + whole[:12] + whole)
+    assert [entry.run for entry in read(path)] == [RUN, RUN]
+    ledger.close()
+
+
 def test_a_line_that_is_not_a_ledger_line_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "ledger").write_text('["a",1,1]\n')
 
