@@ -94,7 +94,7 @@ def read(path: Path) -> list[Entry]:
 
 
 def entries(complete: str) -> list[Entry]:
-    """Those of whole lines. A process that is killed while it writes may leave a beginning, which another's line follows
+    """Those of whole lines. A process that is killed as it writes may leave a beginning, which another's line follows
     at once: it has written nothing."""
     return [
         _entry(number, line[max(0, line.rfind('["')) :]) for number, line in enumerate(complete.splitlines(), start=1)
