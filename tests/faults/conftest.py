@@ -6,11 +6,14 @@ import os
 import secrets
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import NoReturn, TypeVar
+from typing import TypeVar
 
 import pytest
 
+from faults.power_disk import PowerDisk
 from faults.skew import Skew, build
+from faults.small_disk import CannotMount
+from lacking import do_without
 from servers import MongoServer, ProgramMissing, RabbitMQServer, RedisServer
 
 Server = TypeVar("Server", RedisServer, RabbitMQServer, MongoServer)
@@ -44,7 +47,7 @@ def skew_library(tmp_path_factory: pytest.TempPathFactory) -> Path:
     try:
         return build(tmp_path_factory.mktemp("skew"))
     except ProgramMissing as missing:
-        _do_without(missing, "no clock can be moved")
+        do_without(f"{missing}; no clock can be moved.", in_ci="In CI everything must be there.")
 
 
 @pytest.fixture
@@ -66,6 +69,16 @@ def skewed_store(
 
 
 @pytest.fixture
+def disk(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[PowerDisk]:
+    """One that loses its power, of the MEGABYTES of the test's module."""
+    try:
+        with PowerDisk(tmp_path / "disk", megabytes=request.module.MEGABYTES) as disk:
+            yield disk
+    except CannotMount as cannot:
+        do_without(f"no power can be lost here: {cannot}.", in_ci="In CI tests run as root.")
+
+
+@pytest.fixture
 def own_rabbitmq(tmp_path: Path) -> Iterator[RabbitMQServer]:
     yield from _serve(lambda: RabbitMQServer(tmp_path / "rabbitmq"))
 
@@ -74,12 +87,6 @@ def _serve(make: Callable[[], Server]) -> Iterator[Server]:
     try:
         server = make()
     except ProgramMissing as missing:
-        _do_without(missing, "a server that others use cannot be killed")
+        do_without(f"{missing}; a server that others use cannot be killed.", in_ci="In CI everything must be there.")
     with server:
         yield server
-
-
-def _do_without(missing: ProgramMissing, why: str) -> NoReturn:
-    if os.environ.get("CI", "").lower() not in ("", "0", "false"):
-        pytest.fail(f"{missing}. In CI everything must be there.", pytrace=False)
-    pytest.skip(f"{missing}; {why}")

@@ -12,8 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -24,7 +23,6 @@ from callboard.metadata.job import State
 from faults.fleet import actor
 from faults.power_disk import PowerDisk
 from faults.scene import CONNECTION_LOST, SETTINGS, Scene, elapsed
-from faults.small_disk import CannotMount
 from servers import RabbitMQServer, RedisServer
 
 APP = "faults.held_tasks:app"
@@ -43,17 +41,6 @@ QUEUES: Mapping[str, tuple[str, str]] = {  # type, version of the classic ones
     "classic 1": ("classic", "1"),
     "classic 2": ("classic", "2"),
 }
-
-
-@pytest.fixture
-def disk(tmp_path: Path) -> Iterator[PowerDisk]:
-    try:
-        with PowerDisk(tmp_path / "disk", megabytes=MEGABYTES) as disk:
-            yield disk
-    except CannotMount as cannot:
-        if os.environ.get("CI", "").lower() not in ("", "0", "false"):
-            pytest.fail(f"{cannot}. In CI tests run as root.", pytrace=False)
-        pytest.skip(f"no power can be lost here: {cannot}")
 
 
 @pytest.mark.soak

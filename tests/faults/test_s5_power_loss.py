@@ -12,9 +12,8 @@ or until their retry, and those that were over already; repeats are of what it f
 from __future__ import annotations
 
 import asyncio
-import os
 import subprocess
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -29,7 +28,6 @@ from faults.checker import Evidence, Forgotten, check
 from faults.ledger import Event, read
 from faults.power_disk import PowerDisk
 from faults.scene import Scene, describe, elapsed, leases_lost
-from faults.small_disk import CannotMount
 from servers import MongoServer, RedisServer, ServerFailed
 
 RATE = 150.0
@@ -48,17 +46,6 @@ SERVERS: dict[str, Callable[[Path], Server]] = {
     "mongodb": MongoServer,
     "mongodb replica set": lambda folder: MongoServer(folder, replica_set=True),
 }
-
-
-@pytest.fixture
-def disk(tmp_path: Path) -> Iterator[PowerDisk]:
-    try:
-        with PowerDisk(tmp_path / "disk", megabytes=MEGABYTES) as disk:
-            yield disk
-    except CannotMount as cannot:
-        if os.environ.get("CI", "").lower() not in ("", "0", "false"):
-            pytest.fail(f"{cannot}. In CI tests run as root.", pytrace=False)
-        pytest.skip(f"no power can be lost here: {cannot}")
 
 
 @pytest.mark.soak

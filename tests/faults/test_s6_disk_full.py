@@ -14,7 +14,6 @@ broker's queues empty.
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -29,6 +28,7 @@ from faults.lasting import begin_lasting, lasts
 from faults.scene import Scene, elapsed
 from faults.small_disk import CannotMount, SmallDisk
 from faults.workload import QUEUES
+from lacking import do_without
 from servers import MongoServer, ProgramMissing, RedisServer, ServerFailed
 
 RATE = 100.0
@@ -82,9 +82,7 @@ def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Place]:
             disk = stack.enter_context(SmallDisk(folder / "data", megabytes=kind.megabytes))
             server = kind.make(folder, disk.folder)
         except (ProgramMissing, CannotMount) as missing:
-            if os.environ.get("CI", "").lower() not in ("", "0", "false"):
-                pytest.fail(f"{missing}. In CI every server must be there, and tests run as root.", pytrace=False)
-            pytest.skip(str(missing))
+            do_without(f"{missing}.", in_ci="In CI every server must be there, and tests run as root.")
         yield Place(kind, stack.enter_context(server), disk)
 
 

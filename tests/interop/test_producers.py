@@ -16,6 +16,7 @@ import pytest
 
 from callboard import Callboard
 from callboard.runtime.testing import running
+from lacking import do_without
 from path.place import Place
 
 PRODUCERS = Path(__file__).parents[2] / "compose" / "producers"
@@ -31,9 +32,7 @@ def program(name: str) -> str:
 
 
 def missing(name: str) -> NoReturn:
-    if os.environ.get("CI", "").lower() not in ("", "0", "false"):
-        pytest.fail(f"{name} is not installed. In CI everything must be there.", pytrace=False)
-    pytest.skip(f"{name} is not installed")
+    do_without(f"{name} is not installed.", in_ci="In CI everything must be there.")
 
 
 def environment_of(place: Place) -> dict[str, str]:
