@@ -93,7 +93,13 @@ async def lives_with_it(scene: ClockScene, store: RedisServer | MongoServer, ske
         assert [line for line in told if "schedules" in line]
 
 
-@pytest.mark.slow
+@pytest.mark.parametrize(
+    "seconds",
+    [
+        pytest.param(SHORT_SECONDS, marks=pytest.mark.slow, id="short"),
+        pytest.param(FULL_SECONDS, marks=pytest.mark.soak, id="half a minute each"),
+    ],
+)
 async def test_no_clock_of_a_store_starts_anything_early_or_twice_or_declares_anybody_dead(
     tmp_path: Path,
     seed: int,
@@ -101,23 +107,9 @@ async def test_no_clock_of_a_store_starts_anything_early_or_twice_or_declares_an
     store_skew: Skew,
     skew_library: Path,
     amqp_url: str,
+    seconds: int,
 ) -> None:
     async with ClockScene(
         tmp_path, seed=seed, store=skewed_store.url, broker=amqp_url, library=skew_library, shares_broker=True
     ) as scene:
-        await lives_with_it(scene, skewed_store, store_skew, seconds=SHORT_SECONDS)
-
-
-@pytest.mark.soak
-async def test_so_it_is_for_half_a_minute_each(
-    tmp_path: Path,
-    seed: int,
-    skewed_store: RedisServer | MongoServer,
-    store_skew: Skew,
-    skew_library: Path,
-    amqp_url: str,
-) -> None:
-    async with ClockScene(
-        tmp_path, seed=seed, store=skewed_store.url, broker=amqp_url, library=skew_library, shares_broker=True
-    ) as scene:
-        await lives_with_it(scene, skewed_store, store_skew, seconds=FULL_SECONDS)
+        await lives_with_it(scene, skewed_store, store_skew, seconds=seconds)

@@ -73,9 +73,21 @@ async def one_at_a_time(scene: ClockScene, wrongs: Sequence[Wrong], *, seconds: 
     assert all(scene.fleet.lines(f"{kind}-1", NOTICED) for kind in NAMED)
 
 
-@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("wrongs", "seconds"),
+    [
+        pytest.param(SCALED, SHORT_SECONDS, marks=pytest.mark.slow, id="short"),
+        pytest.param(FULL, FULL_SECONDS, marks=pytest.mark.soak, id="half a minute each"),
+    ],
+)
 async def test_no_clock_of_an_actor_starts_anything_early_or_twice_or_declares_anybody_dead(
-    tmp_path: Path, seed: int, skew_library: Path, redis_url: str, amqp_url: str
+    tmp_path: Path,
+    seed: int,
+    skew_library: Path,
+    redis_url: str,
+    amqp_url: str,
+    wrongs: Sequence[Wrong],
+    seconds: int,
 ) -> None:
     async with ClockScene(
         tmp_path,
@@ -86,23 +98,7 @@ async def test_no_clock_of_an_actor_starts_anything_early_or_twice_or_declares_a
         shares_store=True,
         shares_broker=True,
     ) as scene:
-        await one_at_a_time(scene, SCALED, seconds=SHORT_SECONDS)
-
-
-@pytest.mark.soak
-async def test_so_it_is_for_half_a_minute_each(
-    tmp_path: Path, seed: int, skew_library: Path, redis_url: str, amqp_url: str
-) -> None:
-    async with ClockScene(
-        tmp_path,
-        seed=seed,
-        store=redis_url,
-        broker=amqp_url,
-        library=skew_library,
-        shares_store=True,
-        shares_broker=True,
-    ) as scene:
-        await one_at_a_time(scene, FULL, seconds=FULL_SECONDS)
+        await one_at_a_time(scene, wrongs, seconds=seconds)
 
 
 async def doctor(scene: ClockScene, skew: Skew) -> str:
