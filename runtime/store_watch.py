@@ -1,7 +1,7 @@
 """Looks at the store's settings again and again. What is wrong when a process starts is told then; this tells of what
 somebody changes on a running server, such as a policy that makes it drop jobs when it is full.
 
-One process does so: the one that runs stalled-recovery, as with the queues' gauges.
+Each process that runs stalled-recovery does so, as with the queues' gauges: with replicas, each of them tells it.
 """
 
 from __future__ import annotations
