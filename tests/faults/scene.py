@@ -269,6 +269,11 @@ class Scene:
     def journals(self, word: str) -> list[Line]:
         return [line for p in self.producers for line in read_journal(self._journal(p.name)) if line.word == word]
 
+    def unanswered(self) -> set[str]:
+        """The jobs that producers have begun to enqueue and that are not accepted yet."""
+        submitted = {line.job for line in self.journals("submitted")}  # before the answers
+        return submitted - {line.job for line in self.journals("accepted")}
+
     def _journal(self, name: str) -> Path:
         return self._folder / f"{name}.journal"
 
