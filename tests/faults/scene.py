@@ -259,7 +259,7 @@ class Scene:
     async def a_long_run(self) -> None:
         """Wait until a handler is in the middle of its run, and far from its end."""
         await self.until(
-            lambda: any(0.1 < elapsed() - s.elapsed < 0.6 for s in self.running()), "a long run", UP_SECONDS
+            lambda: any(0.25 < elapsed() - s.elapsed < 0.55 for s in self.running()), "a long run", UP_SECONDS
         )
 
     def next_start(self, moment: float) -> float | None:
@@ -374,7 +374,7 @@ class Scene:
     async def assert_nobody_was_given_up(self) -> None:
         """No lease ran out and no handler was stopped: each job had one run, or as many as it had failures and one."""
         # But for what tells of a machine that stands still, which on a busy one happens, and costs no lease by itself.
-        assert self.fleet.lines("worker", r"^(?!.*callboard\.watch:).*(declared dead|lease)") == []
+        assert self.fleet.lines("worker", r"^(?!.*callboard\.watch:).*(declared dead|\blease)") == []
         assert self.fleet.lines("stalled-recovery", "is gone") == []
         stopped = [job for job in (await self.finals()).values() if job.stalled or job.attempts != job.failures + 1]
         assert stopped == [], stopped[:3]
