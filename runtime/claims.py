@@ -6,7 +6,7 @@ before them are finished.
        └─────────────────────────┴──> look again: its record is still being written; adopted when that takes too long
 
 The room is the free slots, and where jobs are short those that will be free by the time the answer is here. What is
-claimed is this worker's until it ends or is handed back, so no more is claimed ahead than starts within AHEAD_SECONDS
+claimed is this worker's until it ends or is handed back, so no more is claimed ahead than starts within `Pace.ahead`
 at the present speed; what could not be started when others would have had it is handed back (see `Runs.hand_back`).
 """
 
@@ -30,7 +30,6 @@ from .suspects import Suspects
 from .unusable import Unusable
 from .wire import Event, body_of, new_job
 
-AHEAD_SECONDS = 0.02
 MOST_AHEAD = 2  # batches
 FEW = 8  # of a queue that has nothing under way, beyond all room
 LOOK_AGAIN_SECONDS = (0.0, 0.001, 0.002, 0.005)  # most records come right behind; the last one again and again
@@ -99,7 +98,7 @@ class Claims:
         """`rate`: jobs that were started in HAND_ON_SECONDS."""
         # Who has one slot alone wants one job after the other: they also end one by one, in the store too.
         if self._stage.options.concurrency > 1:
-            self._ahead = min(MOST_AHEAD * self._pace.batch, round(rate * AHEAD_SECONDS / HAND_ON_SECONDS))
+            self._ahead = min(MOST_AHEAD * self._pace.batch, round(rate * self._pace.ahead / HAND_ON_SECONDS))
 
     async def claim_while_there_is_work(self) -> None:
         """Until the stage is stopping; then until every call is answered."""
@@ -135,11 +134,13 @@ class Claims:
             call.add_done_callback(self._answered)
 
     def _room_for(self, queue: str) -> int:
-        room = self.free + self._ahead
+        room, under_way = self.free + self._ahead, queue in self._calls.values()
+        if under_way and min(room, self._backlog.waiting(queue)) < self._pace.least:
+            return 0
         if room > 0 and len(self._calls) < self._pace.calls:
             return room
         # Jobs are short, and the others have taken what there is: this one shall not wait until they have some less.
-        alone = queue not in self._calls.values() and not self._runs.waits(queue)
+        alone = not under_way and not self._runs.waits(queue)
         return FEW if self._ahead > 0 and alone and len(self._calls) < 2 * self._pace.calls else 0
 
     def _answered(self, call: asyncio.Task[None]) -> None:

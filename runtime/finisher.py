@@ -12,7 +12,7 @@ from collections.abc import Callable, Coroutine, Sequence
 import msgspec
 from msgspec import UNSET, Raw, UnsetType
 
-from ..metadata.contract import MAX_BATCH, Ending, Finish, Finished, Jobs, Outcome, Ready
+from ..metadata.contract import Ending, Finish, Finished, Jobs, Outcome, Ready
 from ..metadata.errors import StoreError
 from ..metadata.job import State
 from .actor import Stage
@@ -59,7 +59,7 @@ class Finisher:
     @property
     def has_room(self) -> bool:
         """Whether so few outcomes are unanswered that more runs may be started."""
-        return self._unfinished < self._stage.options.concurrency + MAX_BATCH
+        return self._unfinished < self._stage.options.concurrency + self._pace.unanswered
 
     def finish(self, run: Run, outcome: Outcome) -> None:
         run.outcome = outcome

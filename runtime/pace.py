@@ -10,12 +10,17 @@ from msgspec.structs import replace
 
 class Pace(Struct, frozen=True, kw_only=True):
     """`starts`: jobs in one tick of the loop. `batch`: claims, or ends, in one call of the store. `calls`: claims under
-    way. `end_calls`: full calls of ends under way for one queue."""
+    way. `least`: fewer are not claimed of a queue while another claim of it is under way. `ahead`: seconds in which
+    what is claimed beyond the free slots starts, at the present speed. `end_calls`: full calls of ends under way for
+    one queue. `unanswered`: ends beyond the slots at which nothing more is claimed."""
 
     starts: int
     batch: int
     calls: int
     end_calls: int
+    least: int = 1
+    ahead: float = 0.02
+    unanswered: int = 128
 
 
 # The store is busy with a call for a millisecond. Three claims: the answer to one, the work on the next, and one that
@@ -27,5 +32,8 @@ SHARED = Pace(starts=8, batch=32, calls=2, end_calls=1)
 
 def pace_of(queues: Sequence[str], *, durable: bool) -> Pace:
     """`durable`: of the store, whose calls then take a disk's time each, whatever is in them."""
-    pace = ALONE if len(queues) == 1 else SHARED
-    return replace(pace, batch=2 * pace.batch) if durable else pace
+    pace = SHARED if len(queues) > 1 else ALONE
+    if not durable:
+        return pace
+    larger = replace(pace, batch=2 * pace.batch)
+    return larger if len(queues) > 1 else replace(larger, end_calls=3, least=48, ahead=0.08, unanswered=768)

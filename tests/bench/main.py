@@ -41,12 +41,15 @@ def options() -> argparse.Namespace:
     parser.add_argument(
         "--store", choices=["redis", "mongo", "motor"], default="redis", help="what Callboard keeps its jobs in (redis)"
     )
+    parser.add_argument(
+        "--standalone", action="store_true", help="a MongoDB of its own, in place of a replica set of one"
+    )
     parser.add_argument("--no-growth", action="store_true", help="leave out what needs many jobs kept or waiting")
     return parser.parse_args()
 
 
-def kept_in(store: str, folder: Path) -> AbstractContextManager[MongoServer | None]:
-    return nullcontext() if store == "redis" else MongoServer(folder / "mongo", replica_set=True)
+def kept_in(store: str, folder: Path, *, replica_set: bool) -> AbstractContextManager[MongoServer | None]:
+    return nullcontext() if store == "redis" else MongoServer(folder / "mongo", replica_set=replica_set)
 
 
 def mongo_version(mongo: MongoServer) -> str:
@@ -72,14 +75,15 @@ def run(given: argparse.Namespace) -> dict[str, object]:
         tempfile.TemporaryDirectory(prefix="callboard-bench-") as name,
         RedisServer(Path(name) / "redis", appendfsync=FSYNC) as store,
         RabbitMQServer(Path(name) / "rabbitmq") as broker,
-        kept_in(given.store, Path(name)) as mongo,
+        kept_in(given.store, Path(name), replica_set=not given.standalone) as mongo,
     ):
         scene = Scene(Path(name), broker=broker, store=store, mongo=mongo, driver=given.store)
         redis, rabbitmq = scene.redis.info("server")["redis_version"], broker.ctl("version").strip()
         servers = f"Redis {redis} (appendonly, appendfsync {FSYNC}), RabbitMQ {rabbitmq} (classic queues)"
         if mongo is not None:
             servers += (
-                f", MongoDB {mongo_version(mongo)} (a replica set of one, journaled) by {scene.driver} for Callboard"
+                f", MongoDB {mongo_version(mongo)} ({'standalone' if given.standalone else 'a replica set of one'},"
+                f" journaled) by {scene.driver} for Callboard"
             )
         compare(scene, rounds, QUICK if given.quick else FULL, results, say)
         if not given.quick and not given.no_growth:

@@ -14,7 +14,7 @@ from callboard.metadata.contract import Ticket as ClaimTicket
 from callboard.metadata.job import Keep
 from callboard.runtime.backlog import Backlog, Parcel
 from callboard.runtime.claims import FEW, Claims
-from callboard.runtime.pace import SHARED
+from callboard.runtime.pace import SHARED, Pace, pace_of
 from callboard.runtime.run import Run
 from callboard.runtime.spare import HAND_ON_SECONDS
 from callboard.runtime.wire import Bundle, Ticket
@@ -28,7 +28,7 @@ class Scene:
     nothing. `asked`: queue and size of each call; `settled`, `started`, `copies`: how many messages,
     runs, and copies that were refused, there were."""
 
-    def __init__(self) -> None:
+    def __init__(self, pace: Pace = SHARED) -> None:
         self.boot = self.next_boot = "boot"  # now, and once the store has answered
         self.asked: list[tuple[str, int]] = []
         self.answers: list[Verdict] = []
@@ -64,7 +64,7 @@ class Scene:
             self.backlog,
             runs,
             nobody,
-            pace=SHARED,
+            pace=pace,
             changed=self.changed,
             spawn=asyncio.get_running_loop().create_task,
         )
@@ -131,6 +131,18 @@ async def test_a_queue_with_nothing_under_way_need_not_wait_for_the_claims_of_an
     assert scene.asked == [*BUSY, ("quiet", FEW)]
     await scene.arrives("quiet", 1)  # has something under way now
     assert scene.asked == [*BUSY, ("quiet", FEW)]
+    await scene.close()
+
+
+async def test_a_store_that_waits_for_a_disk_is_not_asked_for_a_few_more_while_a_claim_is_under_way() -> None:
+    pace = pace_of(["busy"], durable=True)
+    scene = Scene(pace)
+    await scene.arrives("busy", 1)
+    assert scene.asked == [("busy", 1)]
+    await scene.arrives("busy", pace.least - 1)
+    assert scene.asked == [("busy", 1)]
+    await scene.arrives("busy", 1)
+    assert scene.asked == [("busy", 1), ("busy", pace.least)]
     await scene.close()
 
 
