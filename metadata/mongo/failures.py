@@ -48,8 +48,9 @@ def translated(error: Failure, store: str) -> MetadataError:
         )
     if codes & _REFUSED:
         return StoreError(f"store {store} refused the credentials or a command: {text}")
-    passing = codes & _PASSING or _unconfirmed(error) or _NUMBERED in str(error)
-    if isinstance(error, (*_UNAVAILABLE, OSError)) or passing:
+    if _NUMBERED in str(error):  # in words of ours: the driver's ask for a setting, which nobody needs
+        return StoreUnavailable(store, "it came back while a write was repeated; nothing was written by that")
+    if isinstance(error, (*_UNAVAILABLE, OSError)) or codes & _PASSING or _unconfirmed(error):
         return StoreUnavailable(store, text)
     return StoreError(f"store {store}: {text}")
 
