@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from shutil import disk_usage
@@ -69,6 +69,7 @@ LONGEST = (
 )
 _used = pytest.StashKey[dict[str, str]]()
 _passed = pytest.StashKey[Counter[str]]()
+_left = pytest.StashKey[Counter[str]]()  # to the long tests
 
 # What a test ran on, by its class of the conformance suite or its place of the path suite.
 PLACES = {
@@ -88,6 +89,7 @@ PLACES = {
 def pytest_configure(config: pytest.Config) -> None:
     config.stash[_used] = {}
     config.stash[_passed] = Counter()
+    config.stash[_left] = Counter()
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -119,8 +121,8 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     """A process that runs a part of the tests tells the one that reports which servers it had, and what passed."""
     if (output := getattr(session.config, "workeroutput", None)) is not None:
         output["servers"] = session.config.stash[_used]
-        passed = session.config.stash[_passed]
-        output["passed"] = dict(passed)
+        passed, left = session.config.stash[_passed], session.config.stash[_left]
+        output["passed"], output["left"] = dict(passed), dict(left)
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -129,6 +131,14 @@ def pytest_testnodedown(node: Any) -> None:
     for name, origin in output.get("servers", {}).items():
         node.config.stash[_used][f"{name}, {node.gateway.id}"] = origin
     node.config.stash[_passed].update(output.get("passed", {}))
+    left = node.config.stash[_left]
+    left |= Counter(output.get("left", {}))  # the same in each process
+
+
+def pytest_deselected(items: Sequence[pytest.Item]) -> None:
+    for item in items:
+        if item.get_closest_marker("soak") and (suite := _suite_of(item)):
+            item.config.stash[_left][suite] += 1
 
 
 @pytest.hookimpl(wrapper=True)
@@ -154,7 +164,9 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
     for name, origin in config.stash[_used].items():
         terminalreporter.write_line(f"{name}: {origin}")
     for suite, passed in sorted(config.stash[_passed].items()):
-        terminalreporter.write_line(f"{passed:5} passed: {suite}")
+        left = config.stash[_left][suite]
+        more = f" (and {left} by tests/soak)" if left else ""
+        terminalreporter.write_line(f"{passed:5} passed: {suite}{more}")
 
 
 @pytest.fixture(scope="session")
