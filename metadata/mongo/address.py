@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import re
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from urllib.parse import parse_qsl, quote, unquote, urlencode
 
 from msgspec import Struct
 from pymongo.errors import PyMongoError
-from pymongo.uri_parser import parse_uri
+from pymongo.uri_parser import parse_uri, parse_userinfo, split_hosts, split_options
 
 from ..errors import StoreRefused
 
@@ -14,6 +18,14 @@ TIMEOUT_SECONDS = 5.0
 MAX_CONNECTIONS = 16
 DATABASE = "callboard"
 DRIVERS = ("pymongo", "motor")
+LONGEST_TIMEOUT = 86_400.0  # s; the driver takes no more than a billion milliseconds
+
+_UNREADABLE = (
+    "the MongoDB URL cannot be read: expected mongodb://user:password@host:port/database, with a port from 1 to 65535,"
+    " an IPv6 address in [ ], and @ : / ? # % + in user and password percent-encoded"
+)
+_HOST = re.compile(r"(\[[0-9A-Fa-f:.]+(%25\w+)?\]|[^\s\0:/\[\]%]+)(:[0-9]{1,5})?|[^\s\0:/]+\.sock")
+_OPTION_NAME = re.compile(r"[A-Za-z_]{1,40}")
 
 # What would undo a promise: every write is acknowledged by a majority and journaled, every read comes from there.
 _OURS = {
@@ -25,6 +37,7 @@ _UNVERIFIED = {
     "tlsinsecure", "tlsallowinvalidcertificates", "tlsallowinvalidhostnames", "tlsdisableocspendpointcheck",
     "ssl_cert_reqs", "ssl_match_hostname",
 }  # fmt: skip
+_BY_DNS = {"srvmaxhosts", "srvservicename", "srvallowedhostssuffix"}  # for mongodb+srv alone
 
 
 class Address(Struct, frozen=True, kw_only=True):
@@ -50,18 +63,18 @@ def parse(url: str) -> Address:
     StoreRefused, as for what cannot be read. No message holds what the URL held but the names of options.
     """
     scheme, separator, rest = url.partition("://")
-    if not separator or scheme.lower() not in ("mongodb", "mongodb+srv"):
+    scheme = scheme.lower()
+    if not separator or scheme not in ("mongodb", "mongodb+srv"):
         raise StoreRefused("the MongoDB URL must begin with mongodb:// or mongodb+srv://")
     rest, _, query = rest.partition("?")
     authority, _, path = rest.partition("/")
     hosts = authority.rpartition("@")[2]
-    if not hosts or "@" in path or any(_is_bad(host) for host in hosts.split(",")):
-        # Its text may hold a password with an @, / or : that was not encoded.
-        raise StoreRefused(
-            "the MongoDB URL cannot be read: expected mongodb://user:password@host:port/database, with @ : / in the"
-            " password percent-encoded"
-        )
+    if "@" in path:
+        raise StoreRefused(_UNREADABLE)  # without its text: it may hold a password that was not encoded
+    _check_authority(scheme, authority)
     options = dict(parse_qsl(query, keep_blank_values=True))
+    if not all(_OPTION_NAME.fullmatch(name) for name in options):
+        raise StoreRefused(_UNREADABLE)  # the rest of a password with a ? in it
     try:
         timeout = float(options.pop("timeout", TIMEOUT_SECONDS))
         max_connections = int(options.pop("max_connections", MAX_CONNECTIONS))
@@ -69,8 +82,10 @@ def parse(url: str) -> Address:
         raise StoreRefused(
             "MongoDB URL options: timeout is a number of seconds, max_connections a whole number"
         ) from None
-    if not (timeout > 0 and max_connections > 0):
-        raise StoreRefused("MongoDB URL options: timeout and max_connections must be above 0")
+    if not (0.001 <= timeout <= LONGEST_TIMEOUT and max_connections > 0):
+        raise StoreRefused(
+            f"MongoDB URL options: timeout must be from 0.001 to {LONGEST_TIMEOUT:g} seconds, max_connections above 0"
+        )
     driver = options.pop("driver", DRIVERS[0])
     if driver not in DRIVERS:
         raise StoreRefused(f"MongoDB URL options: driver is one of {', '.join(DRIVERS)}")
@@ -79,12 +94,12 @@ def parse(url: str) -> Address:
     database = unquote(path) or DATABASE
     if any(character in database for character in ' "$/.\\\0') or len(database.encode()) > 63:
         raise StoreRefused("the path of the MongoDB URL must be the name of a database")
-    if path and "authSource" not in options and "@" in authority:
+    if path and "@" in authority and not any(name.lower() == "authsource" for name in options):
         # As the driver would take it from the path, were it still there.
         options["authSource"] = database
-    handed_on = f"{scheme}://{authority}/?{urlencode(options, quote_via=quote)}"
+    _check_together(scheme, authority, options)
     return Address(
-        url=handed_on,
+        url=f"{scheme}://{authority}/?{urlencode(options, quote_via=quote)}",
         name=f"{scheme}://{hosts}/{database}",
         database=database,
         timeout=timeout,
@@ -93,9 +108,53 @@ def parse(url: str) -> Address:
     )
 
 
-def _is_bad(host: str) -> bool:
-    name, _, port = host.rpartition(":") if ":" in host and not host.endswith("]") else (host, "", "")
-    return not name or (bool(port) and not port.isdecimal())
+def _check_authority(scheme: str, authority: str) -> None:
+    """StoreRefused for users, passwords and hosts that the driver would not take."""
+    user, at, hosts = authority.rpartition("@")
+    names = hosts.split(",")
+    if not all(_HOST.fullmatch(name) for name in names):
+        raise StoreRefused(_UNREADABLE)
+    with _refusals(_UNREADABLE):
+        split_hosts(hosts)
+    if at:
+        with _refusals(
+            "the user and the password in the MongoDB URL cannot be read: give a user, and percent-encode each of"
+            " @ : / ? # % + in both (@ is %40, % is %25)"
+        ):
+            parse_userinfo(user)
+    if scheme == "mongodb+srv" and (len(names) > 1 or ":" in hosts):
+        raise StoreRefused(
+            "the MongoDB URL cannot be used: mongodb+srv:// takes one host name, without a port, by which DNS names the"
+            " servers; to name these yourself, begin it with mongodb://"
+        )
+
+
+def _check_together(scheme: str, authority: str, options: Mapping[str, str]) -> None:
+    """StoreRefused for options that each can be used, but not with the others, or not with these hosts."""
+    names = {name.lower(): name for name in options}
+    by_dns = [names[name] for name in sorted(_BY_DNS & names.keys())]
+    if by_dns and scheme != "mongodb+srv":
+        raise StoreRefused(f"the MongoDB URL option {by_dns[0]} needs mongodb+srv://")
+    if scheme == "mongodb+srv" and options.get(names.get("directconnection", ""), "false") != "false":
+        raise StoreRefused(f"the MongoDB URL option {names['directconnection']} needs mongodb://, and one host")
+    read = {name: value for name, value in options.items() if name not in by_dns}
+    with _refusals(
+        f"the options of the MongoDB URL do not go together, or not with its hosts: {', '.join(sorted(read))}"
+    ):
+        # As mongodb://, whatever it is: for mongodb+srv:// the driver would ask the DNS.
+        parse_uri(f"mongodb://{authority}/?{urlencode(read, quote_via=quote)}")
+
+
+@contextmanager
+def _refusals(sentence: str) -> Iterator[None]:
+    """What the driver raises or warns of becomes StoreRefused; its own words may hold what the URL held."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", UserWarning)
+            warnings.simplefilter("error", DeprecationWarning)
+            yield
+    except (PyMongoError, OSError, ValueError, TypeError, Warning):
+        raise StoreRefused(sentence) from None
 
 
 def _refuse(options: dict[str, str]) -> None:
@@ -114,7 +173,11 @@ def _refuse(options: dict[str, str]) -> None:
 def _refuse_unknown(options: dict[str, str]) -> None:
     """What the driver would pass over with a warning, or complain of with its value."""
     for name, value in options.items():
-        try:
-            parse_uri(f"mongodb://localhost/?{urlencode({name: value}, quote_via=quote)}", warn=False)
-        except (PyMongoError, ValueError, TypeError):
-            raise StoreRefused(f"the MongoDB URL option {name} is not known, or its value cannot be used") from None
+        lacking = ": each compressor needs its package, but for zlib" if name.lower() == "compressors" else ""
+        with _refusals(f"the MongoDB URL option {name} is not known, or its value cannot be used{lacking}"):
+            try:
+                split_options(urlencode({name: value}, quote_via=quote))
+            except OSError as error:
+                raise StoreRefused(
+                    f"the file that the MongoDB URL option {name} names cannot be read: {error.strerror}"
+                ) from None

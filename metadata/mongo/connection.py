@@ -264,16 +264,20 @@ def _refused(error: BulkWriteError) -> frozenset[int]:
 
 
 def _client(address: Address) -> Any:
-    milliseconds = round(address.timeout * 1000)
-    return _driver(address.driver)(
-        address.url,
-        appname="callboard",
-        serverSelectionTimeoutMS=milliseconds,
-        connectTimeoutMS=milliseconds,
-        socketTimeoutMS=milliseconds + WTIMEOUT,
-        waitQueueTimeoutMS=milliseconds,
-        maxPoolSize=address.max_connections,
-    )
+    """StoreRefused, or one of FAILURES: what the URL says cannot be used."""
+    milliseconds, driver = round(address.timeout * 1000), _driver(address.driver)
+    try:
+        return driver(
+            address.url,
+            appname="callboard",
+            serverSelectionTimeoutMS=milliseconds,
+            connectTimeoutMS=milliseconds,
+            socketTimeoutMS=milliseconds + WTIMEOUT,
+            waitQueueTimeoutMS=milliseconds,
+            maxPoolSize=address.max_connections,
+        )
+    except (OSError, ValueError) as error:  # a file that holds no certificate, a minPoolSize above max_connections
+        raise StoreRefused(f"{address.name} cannot be used with the options of its URL: {error}") from error
 
 
 def _driver(name: str) -> Callable[..., Any]:

@@ -25,8 +25,8 @@ _NUMBERED = "Transaction numbers are only allowed on a replica set member or mon
 _REFUSED = frozenset({8, 13, 18, 31, 8000})  # credentials, permissions
 _UNAVAILABLE = (driver.ConnectionFailure, driver.WTimeoutError, driver.ExecutionTimeout, driver.WaitQueueTimeoutError)
 
-Failure = driver.PyMongoError | BSONError | OSError | UnicodeError | OverflowError
-FAILURES = (driver.PyMongoError, BSONError, OSError, UnicodeError, OverflowError)
+Failure = driver.PyMongoError | BSONError | OSError | ValueError | OverflowError
+FAILURES = (driver.PyMongoError, BSONError, OSError, ValueError, OverflowError)
 
 
 def translated(error: Failure, store: str) -> MetadataError:
@@ -39,8 +39,10 @@ def translated(error: Failure, store: str) -> MetadataError:
             f"its certificate is not accepted ({certificate[1].rstrip('.')}): it must be for the host in the URL, and"
             " signed by an authority known here, whose file tlsCAFile=<path> names",
         )
-    if isinstance(error, driver.ConfigurationError) and type(error.__cause__).__module__.startswith("dns."):
-        return StoreUnavailable(store, f"its servers are not found by DNS: {_shortened(str(error))}")
+    if isinstance(error, driver.ConfigurationError):
+        if type(error.__cause__).__module__.startswith("dns."):
+            return StoreUnavailable(store, f"its servers are not found by DNS: {_shortened(str(error))}")
+        return StoreRefused(f"{store} cannot be used with the options of its URL: {_shortened(str(error))}")
     if "does not have journaling enabled" in str(error):
         return StoreRefused(
             f"{store} must not be used as it is: it runs without a journal (--nojournal), so that a crash loses"
