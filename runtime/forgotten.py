@@ -17,12 +17,11 @@ refused.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import suppress
 
 import msgspec
 
 from ..metadata.contract import Ending, Finish, Inspection, Jobs, Outcome, Ready, Workers
-from ..metadata.errors import StoreUnavailable
+from ..metadata.errors import StoreError, StoreUnavailable
 from ..metadata.job import Job, Keep, State
 from .actor import Stage
 from .job_view import Attempt
@@ -57,11 +56,20 @@ class Forgotten:
     async def give_back(self) -> None:
         """Look, once a lease. A store that is durable forgets nothing, one of this process nothing alone."""
         store, settings = self._stage.connections.store, self._stage.settings
+        fault = ""
         while store.shared and not store.durable:
             rest = settings.lease_seconds * self._stage.random.uniform(1, 2) * max(1.0, self._crowd / MANY_WORKERS)
             await self._stage.clock.sleep(rest)
-            with suppress(StoreUnavailable):
+            try:
                 await self.look()
+            except StoreUnavailable:  # whoever works with it tells that
+                continue
+            except StoreError as error:  # runs that go on must not end for it
+                if str(error) != fault:
+                    self._stage.log.error("cannot look for runs whose ends the store has forgotten: %s", error)
+                fault = str(error)
+            else:
+                fault = ""
 
     async def look(self) -> None:
         """Give back what the look before this one has found too."""
@@ -95,10 +103,15 @@ class Forgotten:
 
     async def _release(self, jobs: Iterable[Job]) -> None:
         stage = self._stage
+        faults: list[tuple[Job, StoreError]] = []
         for job in jobs:  # few, and seldom
             now = stage.clock.now()
             outcome = _released(job, now, stage.app.retention(job.queue)[1].keep())
-            (answer,) = await self._jobs.finish(job.queue, [outcome], now=now, grace=stage.settings.grace)
+            try:
+                (answer,) = await self._jobs.finish(job.queue, [outcome], now=now, grace=stage.settings.grace)
+            except StoreError as error:  # of this record, perhaps: the others must not suffer
+                faults.append((job, error))
+                continue
             if answer.finish is not Finish.DONE:
                 continue
             stage.log.warning("job %s, dispatch %d: %s; it now is %s", job.id, job.dispatch, REASON, answer.state)
@@ -108,6 +121,16 @@ class Forgotten:
                 stage.dispatcher.emit(
                     Event(event="cancelled", job=job.id, queue=job.queue, task=job.task, at=now, dispatch=job.dispatch)
                 )
+        if faults:
+            job, fault = faults[0]
+            stage.log.error(
+                "%d jobs that do not run here any more cannot be given back, such as job %s of queue %s: %s; "
+                "trying again at the next look",
+                len(faults),
+                job.id,
+                job.queue,
+                fault,
+            )
 
 
 def _released(job: Job, now: int, keep: Keep) -> Outcome:

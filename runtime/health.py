@@ -11,9 +11,10 @@ changed in place.
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import secrets
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 
 from msgspec import Struct
@@ -26,6 +27,8 @@ from ..metadata.errors import MetadataError
 from .connections import Connections
 from .loop_watch import LoopWatch
 from .supervisor import Child
+
+log = logging.getLogger("callboard.health")
 
 INTERVAL_SECONDS = 5.0
 ANSWER_SECONDS = 5.0  # what a round trip may take
@@ -127,29 +130,32 @@ class Health:
             await self._clock.sleep(self._interval)
 
     async def _ask_store(self) -> None:
-        try:
-            async with asyncio.timeout(ANSWER_SECONDS):
-                await self._connections.store.ping()
-        except TimeoutError:
-            self._store = RoundTrip(at=self._store.at, error=f"no answer within {ANSWER_SECONDS:g} s")
-        except MetadataError as error:
-            self._store = RoundTrip(at=self._store.at, error=str(error))
-        else:
-            self._store = RoundTrip(at=self._clock.elapsed())
+        silence = f"no answer within {ANSWER_SECONDS:g} s"
+        self._store = await self._ask("store", self._store, self._connections.store.ping, silence=silence)
 
     async def _ask_broker(self) -> None:
-        """Publish to a queue of our own and wait until it is delivered: the way of every command and job."""
+        silence = f"no message came back within {ANSWER_SECONDS:g} s"
+        self._broker = await self._ask("broker", self._broker, self._send_and_receive, silence=silence)
+
+    async def _ask(
+        self, server: str, before: RoundTrip, way: Callable[[], Awaitable[object]], *, silence: str
+    ) -> RoundTrip:
         try:
             async with asyncio.timeout(ANSWER_SECONDS):
-                if self._consumer is None:
-                    await self._open()
-                await self._send_and_receive()
+                await way()
         except TimeoutError:
-            self._broker = RoundTrip(at=self._broker.at, error=f"no message came back within {ANSWER_SECONDS:g} s")
-        except BrokerError as error:
-            self._broker = RoundTrip(at=self._broker.at, error=str(error))
+            why = silence
+        except (MetadataError, BrokerError) as error:
+            why = str(error)
+        except Exception as error:  # looks that ended here would leave the process unready for ever
+            why = f"{type(error).__name__}: {error}"
+            if why != before.error:
+                log.error(
+                    "the %s could not be asked, which is a fault of ours or a driver's: %s", server, why, exc_info=error
+                )
         else:
-            self._broker = RoundTrip(at=self._clock.elapsed())
+            return RoundTrip(at=self._clock.elapsed())
+        return RoundTrip(at=before.at, error=why)
 
     async def _open(self) -> None:
         broker, control = self._connections.broker, self._connections.names.control
@@ -161,6 +167,9 @@ class Health:
         self._consumer = await broker.consume(self._queue, self._receive, prefetch=1)
 
     async def _send_and_receive(self) -> None:
+        """Publish to a queue of our own and wait until it is delivered: the way of every command and job."""
+        if self._consumer is None:
+            await self._open()
         body, arrived = secrets.token_hex(8).encode(), asyncio.Event()
         self._awaited = (body, arrived)
         control = self._connections.names.control

@@ -11,6 +11,7 @@ import asyncio
 import logging
 import threading
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 
 from ..metadata.contract import Heartbeat, Store, Workers
 from ..metadata.errors import MetadataError
@@ -52,7 +53,7 @@ class Heart:
         self._boot = boot
         loop = asyncio.get_running_loop()
         if not self._connections.store.shared:
-            self._task = loop.create_task(self._beat_or_tell(self._connections.store, loop))
+            self._task = loop.create_task(self._beat_here(loop))
             return
         if self._connections.settings.heartbeat == "process":
             self._sibling = Sibling(
@@ -64,9 +65,7 @@ class Heart:
             )
             self._sibling.start(boot)
             return
-        self._thread = threading.Thread(
-            target=lambda: asyncio.run(self._beat_alone(loop)), name="callboard-heart", daemon=True
-        )
+        self._thread = threading.Thread(target=self._beat_in_thread, args=(loop,), name="callboard-heart", daemon=True)
         self._thread.start()
 
     def renew(self, boot: str) -> None:
@@ -90,20 +89,33 @@ class Heart:
     def _hurry(self) -> None:
         if self._wake is not None:
             loop, event = self._wake
-            loop.call_soon_threadsafe(event.set)
+            with suppress(RuntimeError):  # the heart has failed, and its loop is closed
+                loop.call_soon_threadsafe(event.set)
+
+    def _beat_in_thread(self, main: asyncio.AbstractEventLoop) -> None:
+        try:
+            asyncio.run(self._beat_alone(main))
+        except Exception as error:  # of its loop, its connection or a beat: a thread ending in silence costs the lease
+            main.call_soon_threadsafe(self._ended_by, error)
+
+    async def _beat_here(self, loop: asyncio.AbstractEventLoop) -> None:
+        try:
+            await self._beat(self._connections.store, loop)
+        except Exception as error:  # nobody waits for this task before the worker ends
+            self._ended_by(error)
+
+    def _ended_by(self, error: Exception) -> None:
+        if self._stop.is_set():
+            log.warning("the heart failed while it was being stopped: %s: %s", type(error).__name__, error)
+        else:
+            self._failed(error)
 
     async def _beat_alone(self, main: asyncio.AbstractEventLoop) -> None:
         store = self._connections.another_store()
         try:
-            await self._beat_or_tell(store, main, connect=True)
+            await self._beat(store, main, connect=True)
         finally:
             await store.close()
-
-    async def _beat_or_tell(self, store: Store, main: asyncio.AbstractEventLoop, *, connect: bool = False) -> None:
-        try:
-            await self._beat(store, main, connect=connect)
-        except Exception as error:  # a thread that ends in silence would cost the lease
-            main.call_soon_threadsafe(self._failed, error)
 
     async def _beat(self, store: Store, main: asyncio.AbstractEventLoop, *, connect: bool = False) -> None:
         clock = self._connections.clock

@@ -48,7 +48,7 @@ class Sibling:
 
     def start(self, boot: str) -> None:
         self._boot = boot
-        self._living = asyncio.get_running_loop().create_task(self._live())
+        self._living = asyncio.get_running_loop().create_task(self._live_or_tell())
 
     def renew(self, boot: str) -> None:
         self._boot = boot
@@ -61,24 +61,36 @@ class Sibling:
         if self._living is not None:
             await self._living
 
+    async def _live_or_tell(self) -> None:
+        try:
+            await self._live()
+        except Exception as error:  # nobody waits for this task before the worker ends
+            if self._stop.is_set():
+                log.warning("the heart failed while it was being stopped: %s: %s", type(error).__name__, error)
+            else:
+                self._failed(error)
+
     async def _live(self) -> None:
+        """Until `stop`. Raises HeartStopped, OSError where no process can be started, and whatever else goes wrong."""
         process = await asyncio.create_subprocess_exec(
             sys.executable, "-m", f"{__package__}.heart_process", stdin=PIPE, stdout=PIPE
         )
         speaking = asyncio.create_task(self._speak(process))
         listening = asyncio.create_task(self._listen(process))
         await asyncio.wait([speaking, listening], return_when=asyncio.FIRST_COMPLETED)
-        if not self._stop.is_set():
+        stopped = self._stop.is_set()
+        if not stopped:
             listening.cancel()
-            speaking.cancel()
-            await _end(process)
-            self._failed(HeartStopped(process.returncode))
-            return
+        speaking.cancel()
         assert process.stdin is not None
         process.stdin.close()
         await _end(process)
-        speaking.cancel()
-        await asyncio.gather(speaking, listening, return_exceptions=True)
+        ended = await asyncio.gather(speaking, listening, return_exceptions=True)
+        for error in ended:
+            if isinstance(error, Exception):
+                raise error
+        if not stopped:
+            raise HeartStopped(process.returncode)
 
     async def _speak(self, process: Process) -> None:
         settings, pipe = self._settings, process.stdin

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Sequence
+from functools import partial
 from random import Random
 from types import SimpleNamespace
 from typing import Any
@@ -23,8 +24,10 @@ from callboard.metadata.contract import (
     Ready,
     Ticket,
     Verdict,
+    WorkerRow,
     Workers,
 )
+from callboard.metadata.errors import MetadataError, StoreError, StoreUnavailable
 from callboard.metadata.job import Job, Keep, NewJob, State
 from callboard.runtime import wire
 from callboard.runtime.clock import SystemClock
@@ -42,10 +45,16 @@ BODY = Body(id="job", queue=QUEUE, task="task", created_at=1)
 
 
 class SteppedClock(SystemClock):
-    """Stands still, but for who moves it."""
+    """Stands still, but for who moves it, or sleeps."""
 
     def __init__(self) -> None:
         self.ms = 1_000_000
+        self.slept = 0
+
+    async def sleep(self, seconds: float) -> None:
+        self.slept += 1
+        self.ms += round(seconds * 1000)
+        await asyncio.sleep(0)
 
     def now(self) -> int:
         return self.ms
@@ -63,18 +72,38 @@ class Scene:
         self.clock = SteppedClock()
         self.next_claim = 2
         self.kept: Any = SimpleNamespace(durable=False, shared=True)
+        self.refused: set[str] = set()  # ids of jobs whose ends the store answers with a fault
+        self.fault: MetadataError | None = None  # of each look at the workers' rows
         stage: Any = SimpleNamespace(
             app=Callboard(broker="memory://", store="memory://"),
             clock=self.clock,
             random=Random(1),
             settings=Settings(broker="memory://", store="memory://"),
-            capability=self.store.get,
+            capability=self._capability,
             connections=SimpleNamespace(store=self.kept),
             dispatcher=SimpleNamespace(send_soon=self.sent.extend, emit=self.told.append),
             log=logging.getLogger("test"),
         )
         runs: Any = self
         self.forgotten = Forgotten(stage, queues=[QUEUE], boot=lambda: BOOT, runs=runs)
+
+    def _capability(self, capability: type) -> Any:
+        found: Any = self.store.get(capability)
+        if capability is Jobs:
+            return SimpleNamespace(finish=partial(self._finish, found))
+        if capability is Workers:
+            return SimpleNamespace(workers=partial(self._workers, found))
+        return found
+
+    async def _finish(self, jobs: Jobs, queue: str, outcomes: Sequence[Outcome], **given: Any) -> Sequence[Finished]:
+        if self.refused & {outcome.id for outcome in outcomes}:
+            raise StoreError("WRONGTYPE Operation against a key holding the wrong kind of value")
+        return await jobs.finish(queue, outcomes, **given)
+
+    async def _workers(self, workers: Workers, queues: Sequence[str]) -> Sequence[WorkerRow]:
+        if self.fault is not None:
+            raise self.fault
+        return await workers.workers(queues)
 
     async def claim(self, *ids: str, boot: str = BOOT) -> None:
         jobs, now = self.store.get(Jobs), self.clock.now()
@@ -171,6 +200,39 @@ async def test_what_was_claimed_since_the_look_before_is_left_for_the_next_one(s
     assert sent == ["older"]
     await look(scene, 2)
     assert [ready.id for ready in scene.sent] == ["older", "younger"]
+
+
+async def test_a_job_that_the_store_does_not_take_back_is_told_and_holds_up_no_other(
+    scene: Scene, caplog: pytest.LogCaptureFixture
+) -> None:
+    scene.refused = {"another", "job"}
+    await scene.claim("another", "last")
+    assert await look(scene, 3) == (State.ACTIVE, 1, ["last"])
+    (told,) = [record.getMessage() for record in caplog.records if record.levelname == "ERROR"]
+    assert "2 jobs" in told
+    assert "WRONGTYPE" in told
+    scene.refused.clear()
+    state, dispatch, sent = await look(scene, 3)
+    assert (state, dispatch, sorted(sent)) == (State.WAITING, 2, ["another", "job", "last"])
+
+
+@pytest.mark.parametrize("fault", [StoreError("no permission"), StoreUnavailable("memory", "gone")])
+async def test_a_look_that_fails_is_made_again_and_a_fault_told_once(
+    scene: Scene, fault: MetadataError, caplog: pytest.LogCaptureFixture
+) -> None:
+    scene.fault = fault
+    giving = asyncio.create_task(scene.forgotten.give_back())
+    async with asyncio.timeout(60):
+        while scene.clock.slept < 3:
+            await asyncio.sleep(0)
+            assert not giving.done()
+        scene.fault = None
+        while (await scene.job()).state is State.ACTIVE:
+            await asyncio.sleep(0)
+    giving.cancel()
+    told = [record.getMessage() for record in caplog.records if record.levelname == "ERROR"]
+    assert len(told) == isinstance(fault, StoreError)
+    assert all("no permission" in line for line in told)
 
 
 @pytest.mark.parametrize(("durable", "shared"), [(True, True), (False, False)])

@@ -151,6 +151,7 @@ class Ground:
         real = Connections(load_settings(broker="memory://", store="memory://"), SystemClock())
         self.settings, self.clock, self.names, self.store = real.settings, real.clock, real.names, real.store
         self.broker = self
+        self.fault: Exception | None = None  # of each publish
 
     async def declare(self, topology: object) -> None: ...
 
@@ -159,7 +160,9 @@ class Ground:
 
     async def cancel(self) -> None: ...
 
-    async def publish(self, messages: object, *, timeout: float) -> None: ...
+    async def publish(self, messages: object, *, timeout: float) -> None:
+        if self.fault is not None:
+            raise self.fault
 
 
 async def test_a_broker_that_takes_a_message_and_does_not_bring_it_back_is_not_ready() -> None:
@@ -174,6 +177,28 @@ async def test_a_broker_that_takes_a_message_and_does_not_bring_it_back_is_not_r
         assert "no round trip to the broker: none has come back" in report.reasons
         assert not any("store" in reason for reason in report.reasons)
     await ground.store.close()
+
+
+async def test_a_look_that_fails_as_nobody_foresaw_is_told_once_and_made_again(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    ground = Ground()
+    await ground.store.open()
+    ground.fault = ValueError("a driver's fault")
+    async with LoopWatch(ground.clock, warn_after=60) as watch, Health(ground, watch, interval=0.01) as health:  # type: ignore[arg-type]
+        async with asyncio.timeout(60):
+            while not any("ValueError: a driver's fault" in reason for reason in health.report().reasons):
+                await asyncio.sleep(0.01)
+            seen = health.report().store_ago
+            assert seen is not None
+            while (ago := health.report().store_ago) is not None and ago >= seen:  # it has looked again since
+                seen = ago
+                await asyncio.sleep(0.001)
+        assert health.report().live
+    await ground.store.close()
+    (record,) = [record for record in caplog.records if record.name == "callboard.health"]
+    assert "ValueError: a driver's fault" in record.getMessage()
+    assert record.exc_info is not None
 
 
 async def test_a_port_that_is_taken_is_refused_by_name() -> None:

@@ -1,0 +1,112 @@
+"""A worker's heart: what becomes of it, and of the worker, where it cannot beat."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from typing import Any, ClassVar
+
+import pytest
+
+from callboard.metadata.contract import Heartbeat
+from callboard.runtime.clock import SystemClock
+from callboard.runtime.errors import HeartStopped
+from callboard.runtime.heart import Heart
+from callboard.runtime.settings import Settings
+
+
+class Connected:
+    """Connections to a store that others use too, and that store, which counts its heartbeats."""
+
+    shared: ClassVar[bool] = True
+
+    def __init__(self, **settings: Any) -> None:
+        self.settings = Settings(**{"broker": "memory://", "store": "memory://", "lease_seconds": 0.5, **settings})
+        self.clock = SystemClock()
+        self.store = self
+        self.beats = 0
+        self.fault: BaseException | None = None
+
+    def another_store(self) -> Connected:
+        if self.fault is not None:
+            raise self.fault
+        return self
+
+    async def open(self) -> None: ...
+
+    async def close(self) -> None: ...
+
+    def get(self, _: type) -> Connected:
+        return self
+
+    async def heartbeat(self, boot: str, queues: object, *, info: bytes, now: int) -> Heartbeat:
+        self.beats += 1
+        return Heartbeat(True, (), ())
+
+
+class Worker:
+    """What a heart tells, and what it asks."""
+
+    def __init__(self, connected: Any, **given: Any) -> None:
+        self.beaten = asyncio.Event()
+        self.failed: asyncio.Future[BaseException] = asyncio.get_running_loop().create_future()
+        self.sick: BaseException | None = None
+        self.heart = Heart(
+            connected,
+            queues=["q"],
+            info=self.info,
+            beaten=lambda *_: self.beaten.set(),
+            failed=self.failed.set_result,
+            **given,
+        )
+
+    def info(self) -> bytes:
+        if self.sick is not None:
+            raise self.sick
+        return b"{}"
+
+    async def failure(self) -> BaseException:
+        """What the heart failed with. Stopping it then, as the worker does, is in order."""
+        async with asyncio.timeout(60):
+            error = await self.failed
+            await self.heart.stop()
+        return error
+
+
+async def test_a_heart_that_gets_no_connection_of_its_own_fails_aloud() -> None:
+    connected = Connected()
+    connected.fault = OSError("too many open files")
+    worker = Worker(connected)
+    worker.heart.start("boot")
+    assert await worker.failure() is connected.fault
+
+
+async def test_a_heart_that_fails_while_it_beats_fails_aloud() -> None:
+    worker = Worker(Connected())
+    worker.heart.start("boot")
+    async with asyncio.timeout(60):
+        await worker.beaten.wait()
+    worker.sick = RuntimeError("dictionary changed size during iteration")
+    assert await worker.failure() is worker.sick
+
+
+async def test_a_heart_whose_process_cannot_be_started_fails_aloud(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "executable", "/nowhere/python")
+    worker = Worker(Connected(heartbeat="process"))
+    worker.heart.start("boot")
+    assert isinstance(await worker.failure(), FileNotFoundError)
+
+
+async def test_a_heart_whose_process_ends_at_once_fails_aloud(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "executable", "/bin/false")
+    worker = Worker(Connected(heartbeat="process"))
+    worker.heart.start("boot")
+    assert isinstance(error := await worker.failure(), HeartStopped)
+    assert "ended with 1" in str(error)
+
+
+async def test_a_heart_that_cannot_say_what_its_process_should_beat_with_fails_with_the_reason() -> None:
+    worker = Worker(Connected(heartbeat="process"))
+    worker.sick = RuntimeError("dictionary changed size during iteration")
+    worker.heart.start("boot")
+    assert await worker.failure() is worker.sick
