@@ -12,7 +12,7 @@ from collections.abc import Callable, Coroutine, Sequence
 import msgspec
 from msgspec import UNSET, Raw, UnsetType
 
-from ..metadata.contract import Ending, Finish, Finished, Jobs, Outcome, Ready
+from ..metadata.contract import MAX_BATCH, Ending, Finish, Finished, Jobs, Outcome, Ready
 from ..metadata.errors import StoreError
 from ..metadata.job import State
 from .actor import Stage
@@ -21,6 +21,7 @@ from .results import ErrorInfo, encode_error
 from .run import Run
 from .wire import Event, body_of, encode_body
 
+SLOW_SECONDS = 0.5  # without an answer of the store
 EVENT_RESULT_BYTES = 1024  # a result up to this travels with its event, and whoever waits for it need not ask the store
 
 Spawn = Callable[[Coroutine[object, object, None]], object]
@@ -54,17 +55,24 @@ class Finisher:
         self._waiting: dict[str, deque[Run]] = {}
         self._calls: dict[str, int] = {}  # under way, by queue
         self._unfinished = 0
+        self._waits_since = 0.0  # by clock.elapsed(): the last answer, or what has ended since all were answered
         self._metrics = stage.metrics
 
     @property
     def has_room(self) -> bool:
-        """Whether so few outcomes are unanswered that more runs may be started."""
-        return self._unfinished < self._stage.options.concurrency + self._pace.unanswered
+        """Whether so few outcomes are unanswered that more runs may be started. All of them would run again if this
+        worker died now: fewer are put up with where the store is slow, and they are old."""
+        most = self._pace.unanswered
+        if self._stage.clock.elapsed() - self._waits_since > SLOW_SECONDS:
+            most = min(most, MAX_BATCH)
+        return self._unfinished < self._stage.options.concurrency + most
 
     def finish(self, run: Run, outcome: Outcome) -> None:
         run.outcome = outcome
         if self._metrics is not None:
             self._metrics.ended(run, outcome)
+        if self._unfinished == 0:
+            self._waits_since = self._stage.clock.elapsed()
         self._unfinished += 1
         waiting = self._waiting.setdefault(run.queue, deque())
         waiting.append(run)
@@ -80,7 +88,7 @@ class Finisher:
             runs = [waiting.popleft() for _ in range(min(len(waiting), batch))]
             outcomes = [run.outcome for run in runs if run.outcome is not None]
             answers = await self._record(queue, outcomes)
-            now = self._stage.clock.now()
+            now, self._waits_since = self._stage.clock.now(), self._stage.clock.elapsed()
             for run, outcome, answer in zip(runs, outcomes, answers, strict=True):
                 self._unfinished -= 1
                 if answer.finish is Finish.REFUSED:

@@ -9,10 +9,9 @@ from typing import Any
 
 import pytest
 
-from callboard.metadata.contract import Claimed, Ending, Finish, Finished, Outcome, Verdict
+from callboard.metadata.contract import MAX_BATCH, Claimed, Ending, Finish, Finished, Outcome, Verdict
 from callboard.metadata.job import State
-from callboard.runtime.clock import SystemClock
-from callboard.runtime.finisher import Finisher
+from callboard.runtime.finisher import SLOW_SECONDS, Finisher
 from callboard.runtime.pace import ALONE, SHARED, Pace, pace_of
 from callboard.runtime.run import Run
 from callboard.runtime.settings import Settings
@@ -26,15 +25,23 @@ class Scene:
         self.calls: list[tuple[list[str], asyncio.Future[None]]] = []
         self.ended: list[str] = []
         self.tasks: set[asyncio.Task[None]] = set()
+        self.time = 0.0
         stage: Any = SimpleNamespace(
             settings=Settings(broker="memory://", store="memory://"),
-            clock=SystemClock(),
+            options=SimpleNamespace(concurrency=10),
+            clock=self,
             metrics=None,
             capability=lambda _: self,
             patiently=lambda call: call(),
             dispatcher=self,
         )
         self.finisher = Finisher(stage, pace=pace, ended=lambda run: self.ended.append(run.ticket.id), spawn=self.spawn)
+
+    def now(self) -> int:
+        return 0
+
+    def elapsed(self) -> float:
+        return self.time
 
     def spawn(self, work: Coroutine[object, object, None]) -> None:
         task = asyncio.ensure_future(work)
@@ -114,3 +121,19 @@ async def test_a_worker_of_several_queues_has_one_call_of_ends_under_way_for_eac
 def test_calls_to_a_store_that_waits_for_a_disk_are_larger(queues: list[str], pace: Pace) -> None:
     assert pace_of(queues, durable=False) == pace
     assert pace_of(queues, durable=True).batch == 2 * pace.batch
+
+
+async def test_fewer_ends_may_be_unanswered_where_the_store_has_been_silent_for_a_while() -> None:
+    pace = pace_of(["q"], durable=True)
+    scene = Scene(pace)
+    scene.time = 100.0
+    await scene.end(0, 10 + MAX_BATCH)
+    assert scene.finisher.has_room
+    scene.time += 2 * SLOW_SECONDS
+    assert not scene.finisher.has_room
+    await scene.answer(0)
+    assert scene.finisher.has_room
+    await scene.end(1000, 10 + pace.unanswered)
+    assert not scene.finisher.has_room
+    while scene.calls:
+        await scene.answer(0)
