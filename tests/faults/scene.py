@@ -259,7 +259,7 @@ class Scene:
     async def a_long_run(self) -> None:
         """Wait until a handler is in the middle of its run, and far from its end."""
         await self.until(
-            lambda: any(0.25 < elapsed() - s.elapsed < 0.55 for s in self.running()), "a long run", UP_SECONDS
+            lambda: any(0.1 < elapsed() - s.elapsed < 0.6 for s in self.running()), "a long run", UP_SECONDS
         )
 
     def next_start(self, moment: float) -> float | None:
