@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
+from collections.abc import Mapping
+from typing import Any
 
 from bson.errors import BSONError
 from pymongo import errors as driver
@@ -22,7 +25,17 @@ _PASSING = frozenset({
 # What a standalone server answers to a repeat that the driver numbers as for a replica set, while it does not know yet
 # what it talks to: seen where one came back after a crash. Nothing was written.
 _NUMBERED = "Transaction numbers are only allowed on a replica set member or mongos"
-_REFUSED = frozenset({8, 13, 18, 31, 8000})  # credentials, permissions
+_ATLAS = 8000  # its own code, for either
+_CREDENTIALS = frozenset({18, _ATLAS})
+_RIGHTS = frozenset({13, 31})
+_COMMAND = re.compile(r"(?s)to execute command \{ (\w+):.*")  # what follows is the whole of it, with what it wrote
+_TIMEOUTS = re.compile(r"\s*\(configured timeouts: [^)]*\)")
+# How the driver says that it found no server: why, for each that was asked, how long it looked, and all it knows.
+_NOT_FOUND = re.compile(r"(?s)(.*), Timeout: ([\d.]+)s, Topology Description: (.*)")
+_SILENT = re.compile(r"<ServerDescription \('([^']*)', (\d+|None)\) server_type: Unknown")
+_NO_CONNECTION = re.compile(r"\[Errno (\d+)\] Connect call failed")
+_OTHER_SET = re.compile(r"available for replica set name (\".*\")")
+_MOST_HOSTS = 4  # in a sentence
 _UNAVAILABLE = (driver.ConnectionFailure, driver.WTimeoutError, driver.ExecutionTimeout, driver.WaitQueueTimeoutError)
 
 Failure = driver.PyMongoError | BSONError | OSError | ValueError | OverflowError
@@ -31,8 +44,7 @@ FAILURES = (driver.PyMongoError, BSONError, OSError, ValueError, OverflowError)
 
 def translated(error: Failure, store: str) -> MetadataError:
     """What to raise `from` the driver's error. The text is the server's or the driver's, which name no password."""
-    text = f"{type(error).__name__}: {_shortened(str(error))}"
-    codes = _codes(error)
+    text, codes = _shortened(_text(error)), _codes(error)
     if certificate := _CERTIFICATE.search(str(error)):
         return StoreUnavailable(
             store,
@@ -48,13 +60,65 @@ def translated(error: Failure, store: str) -> MetadataError:
             f"{store} must not be used as it is: it runs without a journal (--nojournal), so that a crash loses"
             " answered writes; start it with one"
         )
-    if codes & _REFUSED:
-        return StoreError(f"store {store} refused the credentials or a command: {text}")
+    if codes & (_CREDENTIALS | _RIGHTS):
+        return StoreError(f"store {store} {_refusal(codes, text)}")
     if _NUMBERED in str(error):  # in words of ours: the driver's ask for a setting, which nobody needs
         return StoreUnavailable(store, "it came back while a write was repeated; nothing was written by that")
     if isinstance(error, (*_UNAVAILABLE, OSError)) or codes & _PASSING or _unconfirmed(error):
         return StoreUnavailable(store, text)
     return StoreError(f"store {store}: {text}")
+
+
+def _refusal(codes: frozenset[int], text: str) -> str:
+    if "requires authentication" in text:
+        return f"asks for credentials: {text}; give a user and a password in the URL"
+    if codes & _CREDENTIALS and "not allowed" not in text:
+        return f"refused the credentials: {text.rstrip('.')}; check user, password and authSource in the URL"
+    return f"does not let this user do what is needed: {text}; give it the role readWrite on the database"
+
+
+def _text(error: Failure) -> str:
+    """Without what the driver adds for those who debug it: the whole answer, the documents, its settings."""
+    if isinstance(error, driver.ServerSelectionTimeoutError):
+        return _unfound(str(error))
+    if (answer := _answer(error)) is not None:
+        told = _COMMAND.sub(r"to execute \1", str(answer.get("errmsg", "")))
+        return ": ".join(part for part in (answer.get("codeName"), told) if part)
+    text = _TIMEOUTS.sub("", str(error))
+    return text if isinstance(error, driver.ConnectionFailure) and text else f"{type(error).__name__}: {text}"
+
+
+def _answer(error: Failure) -> Mapping[str, Any] | None:
+    """The server's, or the part of it that says what was wrong."""
+    details = getattr(error, "details", None)
+    if isinstance(error, driver.BulkWriteError):
+        faults = [*error.details.get("writeErrors", ()), *error.details.get("writeConcernErrors", ())]
+        details = faults[0] if faults else None
+    return details if isinstance(details, Mapping) and details.get("errmsg") else None
+
+
+def _unfound(text: str) -> str:
+    """Which servers did not answer for how long, and the first reason."""
+    found = _NOT_FOUND.fullmatch(text)
+    if found is None:
+        return _TIMEOUTS.sub("", text)
+    reason, within = _TIMEOUTS.split(found[1])[0], f"within {float(found[2]):g} s"
+    silent = [host if port == "None" else f"{host}:{port}" for host, port in _SILENT.findall(found[3])]
+    hosts = ", ".join(silent[:_MOST_HOSTS]) + (f" and {len(silent) - _MOST_HOSTS} more" * (len(silent) > _MOST_HOSTS))
+    if 'match selector "Primary()"' in reason or "available for writes" in reason:
+        return f"no primary was found {within}" + (f"; {hosts} did not answer" if silent else "")
+    if not silent:
+        named = _OTHER_SET.search(reason)
+        return (
+            f"no server of the URL is in the replica set {named[1]} that it names" if named else f"{reason}, {within}"
+        )
+    if reason.startswith("Could not reach any servers"):
+        reason = "these names are from the settings of the replica set, and must be reachable from here"
+    elif refused := _NO_CONNECTION.search(reason):
+        reason = os.strerror(int(refused[1]))
+    for host in silent:
+        reason = reason.replace(f"{host}: ", "")
+    return f"{hosts} did not answer {within}" + ("" if reason.endswith("found yet") else f": {reason.strip(' :')}")
 
 
 def _codes(error: Failure) -> frozenset[int]:
@@ -72,4 +136,4 @@ def _unconfirmed(error: Failure) -> bool:
 
 
 def _shortened(text: str) -> str:
-    return text if len(text) <= 500 else text[:500] + " ..."
+    return text if len(text) <= 300 else text[:300] + " ..."
