@@ -182,7 +182,12 @@ def run(
         _check_actors(actors, app)
         options = _options(queue, concurrency, grace, executor_processes)
         if processes == 1:
-            serve(_made(app, given, log_level), actors, options)
+            made = _made(app, given, log_level)
+            if "worker" not in actors and scheme_of(made.settings.broker.get_secret_value()) == "memory":
+                _refuse_memory(
+                    made.settings, f"{', '.join(actors)} would never have anything to do", "name a worker beside"
+                )
+            serve(made, actors, options)
             return
 
         def work_of_one(number: int, lifeline: int, started: Callable[[], None]) -> int:
@@ -190,7 +195,9 @@ def run(
                 made = _made(app, given, log_level)
                 if number and made.settings.health_port is not None:
                     made.configure(health_port=made.settings.health_port + number)
-                _refuse_memory(made.settings, processes)
+                _refuse_memory(
+                    made.settings, f"{processes} processes would not see one another's jobs", "leave --processes out"
+                )
                 serve(made, actors, options, parent=Parent(lifeline, started))
 
             return _ending_of(log_format)(child)
@@ -331,12 +338,12 @@ def _check_actors(actors: Sequence[str], app: str | None) -> None:
         raise ConfigurationError("a worker needs the app whose tasks it runs: --app package.module:app")
 
 
-def _refuse_memory(settings: Settings, processes: int) -> None:
+def _refuse_memory(settings: Settings, reason: str, remedy: str) -> None:
     for name, url in (("store", settings.store), ("broker", settings.broker)):
         if scheme_of(url.get_secret_value()) == "memory":
             raise ConfigurationError(
-                f"the {name} is memory://, which lives in one process: {processes} processes would not see one "
-                f"another's jobs; set CALLBOARD_{name.upper()}, or leave --processes out"
+                f"the {name} is memory://, which lives in one process: {reason}; set CALLBOARD_{name.upper()}, or "
+                f"{remedy}"
             )
 
 

@@ -14,6 +14,8 @@ Needs pytest and pytest-asyncio (the extra `test`).
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
 from typing import ClassVar
 from uuid import uuid4
 
@@ -85,10 +87,14 @@ class StoreConformance(
     """One test, one sentence of `metadata/contract.py`; after each, an audit of the queues that it touched."""
 
 
-def store_conformance(url: str) -> type[StoreConformance]:
+def store_conformance(
+    url: str, *, cut: Callable[[str, float, AsyncExitStack], Awaitable[Cut]] | None = None
+) -> type[StoreConformance]:
     """The suite on the store that an entry point `callboard.stores` of any installed distribution has for this URL.
 
     Each test takes a namespace of its own, `conformance-...`, which stays: give it a server that may be thrown away.
+    `cut` makes another store of that namespace that waits so many seconds for an answer, behind a `Line` that the
+    stack closes, so that each exchange of each operation is lost once; without it each operation is said twice.
     ConfigurationError, from each test: there is no such store.
     """
 
@@ -103,6 +109,9 @@ def store_conformance(url: str) -> type[StoreConformance]:
 
         async def make_peer(self, store: Store) -> Store | None:
             return make_store(url, namespace=self._namespaces[store]) if store.shared else None
+
+        async def make_cut(self, store: Store, stack: AsyncExitStack) -> Cut | None:
+            return await cut(self._namespaces[store], self.time_limit, stack) if cut else None
 
         async def discard(self, store: Store) -> None:
             del self._namespaces[store]

@@ -31,7 +31,7 @@ from callboard.metadata.redis import RedisStore
 from callboard.metadata.redis.keys import Keys
 from callboard.metadata.redis.scripts import read_scripts
 from callboard.runtime.clock import SystemClock
-from callboard.runtime.testing.stores import Cut, Line
+from callboard.runtime.testing.stores import Cut, Line, store_conformance
 from redis_space import RedisSpace
 from redis_suite import RedisConformance
 
@@ -65,10 +65,31 @@ class TestRedisStore(RedisConformance):
         self.use(redis_url)
 
     async def make_cut(self, store: Store, stack: AsyncExitStack) -> Cut:
-        at, space = URL(self._url), self._spaces[store]
-        line = await stack.enter_async_context(Line(at.host or "", at.port or 0))
-        cut_off = str(at.with_host("127.0.0.1").with_port(line.port).update_query(timeout=self.time_limit))
-        return Cut(RedisStore.from_url(cut_off, namespace=space.namespace), line)
+        return await cut_off(self._url, self._spaces[store].namespace, self.time_limit, stack)
+
+
+async def cut_off(url: str, namespace: str, time_limit: float, stack: AsyncExitStack) -> Cut:
+    at = URL(url)
+    line = await stack.enter_async_context(Line(at.host or "", at.port or 0))
+    behind = str(at.with_host("127.0.0.1").with_port(line.port).update_query(timeout=time_limit))
+    return Cut(RedisStore.from_url(behind, namespace=namespace), line)
+
+
+async def test_a_store_that_is_known_by_its_url_is_cut_where_it_is_said_how(redis_url: str) -> None:
+    limits: list[float] = []
+
+    async def cut(namespace: str, time_limit: float, stack: AsyncExitStack) -> Cut:
+        limits.append(time_limit)
+        return await cut_off(redis_url, namespace, time_limit, stack)
+
+    suite = store_conformance(redis_url, cut=cut)()
+    store = await suite.make_store()
+    await store.open()
+    try:
+        await suite.test_what_is_cut_and_repeated_leaves_the_state_of_one_execution(store, "Leases")
+    finally:
+        await store.close()
+    assert limits
 
 
 @pytest_asyncio.fixture
