@@ -30,6 +30,8 @@ _CREDENTIALS = frozenset({18, _ATLAS})
 _RIGHTS = frozenset({13, 31})
 _COMMAND = re.compile(r"(?s)to execute command \{ (\w+):.*")  # what follows is the whole of it, with what it wrote
 _TIMEOUTS = re.compile(r"\s*\(configured timeouts: [^)]*\)")
+_TOO_OLD = re.compile(r"Server at (\S+) reports wire version \d+")
+_TOO_NEW = re.compile(r"requires wire version \d+, but this version of PyMongo")
 # How the driver says that it found no server: why, for each that was asked, how long it looked, and all it knows.
 _NOT_FOUND = re.compile(r"(?s)(.*), Timeout: ([\d.]+)s, Topology Description: (.*)")
 _SILENT = re.compile(r"<ServerDescription \('([^']*)', (\d+|None)\) server_type: Unknown")
@@ -54,6 +56,12 @@ def translated(error: Failure, store: str) -> MetadataError:
     if isinstance(error, driver.ConfigurationError):
         if type(error.__cause__).__module__.startswith("dns."):
             return StoreUnavailable(store, f"its servers are not found by DNS: {_shortened(str(error))}")
+        if too_old := _TOO_OLD.search(str(error)):
+            return StoreRefused(
+                f"{store} must not be used as it is: the MongoDB at {too_old[1]} is too old: use 5.0 or later"
+            )
+        if _TOO_NEW.search(str(error)):
+            return StoreRefused(f"{store} is too new for the driver that is installed here: update pymongo")
         return StoreRefused(f"{store} cannot be used with the options of its URL: {_shortened(str(error))}")
     if "does not have journaling enabled" in str(error):
         return StoreRefused(

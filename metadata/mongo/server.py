@@ -39,8 +39,10 @@ class ServerFacts(Struct, frozen=True):
 
 
 async def read_facts(connection: MongoConnection) -> ServerFacts:
-    hello = await connection.command("hello")
+    """Writes nothing."""
     build = await connection.command("buildInfo")
+    # The first versions that are too old do not know it.
+    hello = {} if _numbers(str(build["version"])) < OLDEST else await connection.command("hello")
     features = await _if_allowed(connection, "getParameter", featureCompatibilityVersion=1)
     status = await _if_allowed(connection, "serverStatus")
     replication = await _if_allowed(connection, "replSetGetConfig") if "setName" in hello else None
@@ -62,13 +64,24 @@ async def _if_allowed(connection: MongoConnection, command: str, **arguments: An
 
 
 def findings(facts: ServerFacts) -> Sequence[Check]:
-    return [*_identity(facts), *_durability(facts), *_indexes(facts)]
+    return [*server_findings(facts), *index_findings(facts.indexes)]
+
+
+def server_findings(facts: ServerFacts) -> Sequence[Check]:
+    if _numbers(facts.version) < OLDEST:
+        return [Check("mongodb-version", f"MongoDB {facts.version} is too old: use 5.0 or later", refuse=True)]
+    return [*_identity(facts), *_durability(facts)]
+
+
+def index_findings(indexes: Mapping[str, Any]) -> Sequence[Check]:
+    return [
+        Check("mongodb-index", f"the index {index.name!r} {fault}", refuse=index.unique)
+        for index, fault in faults(indexes)
+    ]
 
 
 def _identity(facts: ServerFacts) -> Iterator[Check]:
-    if _numbers(facts.version) < OLDEST:
-        yield Check("mongodb-version", f"MongoDB {facts.version} is too old: use 5.0 or later", refuse=True)
-    elif facts.features is not None and _numbers(facts.features) < OLDEST:
+    if facts.features is not None and _numbers(facts.features) < OLDEST:
         yield Check(
             "mongodb-features",
             f"its featureCompatibilityVersion is {facts.features}, so MongoDB {facts.version} works as one that is too"
@@ -124,8 +137,3 @@ def _durability(facts: ServerFacts) -> Iterator[Check]:
             f"the replica set has {len(members)} members, arbiters included: while one that holds data is away,"
             " no write is acknowledged by a majority, and jobs cannot be enqueued, started or ended",
         )
-
-
-def _indexes(facts: ServerFacts) -> Iterator[Check]:
-    for index, fault in faults(facts.indexes):
-        yield Check("mongodb-index", f"the index {index.name!r} {fault}", refuse=index.unique)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, ClassVar, Self, TypeVar, cast
 from urllib.parse import quote
 
@@ -29,7 +29,7 @@ from .inspection import MongoInspection
 from .jobs import MongoJobs
 from .leases import MongoLeases
 from .schedules import MongoSchedules
-from .server import findings, read_facts
+from .server import findings, index_findings, read_facts, server_findings
 from .standing import Standings
 from .window import CLAIM_WINDOW
 from .workers import MongoWorkers
@@ -117,7 +117,9 @@ class MongoStore:
     async def open(self) -> None:
         await self._connection.open()
         try:
-            known = await self._connection.index_information()
+            facts = await read_facts(self._connection)
+            self._refuse(server_findings(facts))  # before anything is written
+            known = facts.indexes
             former = sorted(FORMER & known.keys())
             # One that is still being built is known, too; to make it again is to wait for it.
             wanted = [
@@ -125,10 +127,7 @@ class MongoStore:
             ]
             await self._connection.create_indexes([index.model() for index in wanted])
             await self._connection.drop_indexes(former)
-            facts = await read_facts(self._connection)
-            refusals = [check.message for check in findings(facts) if check.refuse]
-            if refusals:
-                raise StoreRefused(f"{self._address.name} must not be used as it is: {'; '.join(refusals)}")
+            self._refuse(index_findings(await self._connection.index_information()))
             await self._connection.read_identity(secrets.token_hex(16))
             self._durable = facts.persistent
             self._version = facts.version
@@ -151,6 +150,10 @@ class MongoStore:
 
     async def check(self) -> Sequence[Check]:
         return findings(await read_facts(self._connection))
+
+    def _refuse(self, checks: Iterable[Check]) -> None:
+        if refusals := [check.message for check in checks if check.refuse]:
+            raise StoreRefused(f"{self._address.name} must not be used as it is: {'; '.join(refusals)}")
 
     def _require_open(self) -> None:
         if not self._open:

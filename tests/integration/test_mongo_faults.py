@@ -24,7 +24,7 @@ from callboard.runtime.clock import SystemClock
 from certificates import make_certificate
 from integration.redis_private import require
 from mongo_space import CLAIM_WINDOW
-from servers import MongoServer, ServerFailed
+from servers import REPLICA_SET, MongoServer, ServerFailed, make_replica_set
 
 QUEUE, BOOT = "emails", "boot"
 
@@ -242,14 +242,22 @@ async def test_former_indexes_stay_until_those_that_another_process_is_building_
         await asyncio.to_thread(server.kill)
 
 
-async def test_a_secondary_is_refused_by_name(tmp_path: Path) -> None:
+async def test_a_member_is_unavailable_before_its_replica_set_is_made_and_refused_as_a_secondary(
+    tmp_path: Path,
+) -> None:
     server = _server(tmp_path)
-    server.options["replSet"] = "never-made"
+    server.options["replSet"] = REPLICA_SET
     await asyncio.to_thread(server.start)
     try:
         store = MongoStore.from_url(server.url, namespace="faults")
         with pytest.raises(StoreUnavailable, match=r"NotPrimary|not primary|NotYetInitialized"):
             await store.open()
+        await asyncio.to_thread(make_replica_set, "127.0.0.1", server.port)
+        with MongoClient[dict[str, Any]](server.url) as client:
+            client.admin.command("replSetStepDown", 600, force=True)
+            with pytest.raises(StoreRefused, match="this server is not the primary of its replica set"):
+                await store.open()
+            assert "faults.jobs" not in client.callboard.list_collection_names()
     finally:
         await asyncio.to_thread(server.kill)
 

@@ -103,12 +103,17 @@ def _text(name: bytes, value: str) -> bytes:
     return b"\2%b\0%b%b\0" % (name, (len(value) + 1).to_bytes(4, "little"), value.encode())
 
 
+def _wire(version: int) -> bytes:
+    return b"\x10maxWireVersion\0" + version.to_bytes(4, "little")
+
+
 @pytest.fixture
-def versions(server: MongoServer) -> tuple[str, str]:
-    """Of the server, and of its features."""
+def versions(server: MongoServer) -> tuple[str, str, int]:
+    """Of the server, of its features, and of how it is spoken to."""
     with _as_root(server) as client:
         features = client.admin.command("getParameter", featureCompatibilityVersion=1)["featureCompatibilityVersion"]
-        return str(client.server_info()["version"]), str(features["version"])
+        wire = int(client.admin.command("hello")["maxWireVersion"])
+        return str(client.server_info()["version"]), str(features["version"]), wire
 
 
 @pytest.mark.parametrize(
@@ -116,27 +121,31 @@ def versions(server: MongoServer) -> tuple[str, str]:
     [
         ("version", "MongoDB 4.{rest} is too old: use 5.0 or later"),
         ("features", "its featureCompatibilityVersion is 4.0, so MongoDB {version} works as one that is too old"),
+        ("wire", "must not be used as it is: the MongoDB at 127.0.0.1:{port} is too old: use 5.0 or later"),
     ],
 )
 async def test_a_server_that_is_too_old_or_works_as_one_is_refused_in_a_sentence_and_by_doctor(
-    server: MongoServer, versions: tuple[str, str], older: str, sentence: str
+    server: MongoServer, versions: tuple[str, str, int], older: str, sentence: str
 ) -> None:
-    version, features = versions
+    version, features, wire = versions
     rest = version.partition(".")[2]
     told = {
         "version": {_text(b"version", version): _text(b"version", f"4.{rest}")},
         "features": {_text(b"version", features): _text(b"version", "4.0")},
+        "wire": {_wire(wire): _wire(6)},  # the driver knows none that old
     }
-    expected = sentence.format(version=version, rest=rest)
     async with _played(server, told[older]) as port:
+        expected = sentence.format(version=version, rest=rest, port=port)
         url = _url(port, ROOT, authSource="admin")
         with pytest.raises(StoreRefused) as refused:
-            await MongoStore.from_url(url, namespace="setup").open()
+            await MongoStore.from_url(url, namespace="too-old").open()
         assert expected in str(refused.value)
         found = await _diagnosed(url)
     assert expected in found["reachable"].message
     assert exit_code(list(found.values())) == 2
     assert "hunter2" not in f"{refused.value}{found}"
+    with _as_root(server) as client:
+        assert "too-old.jobs" not in client.callboard.list_collection_names()
 
 
 async def test_a_wrong_password_is_an_error_of_doctor_that_does_not_show_it(server: MongoServer) -> None:

@@ -147,6 +147,20 @@ def test_an_outage_is_told_in_a_short_sentence(error: PyMongoError, sentence: st
             StoreRefused,
             "mongodb://h cannot be used with the options of its URL: A password is required",
         ),
+        (
+            ConfigurationError(
+                "Server at h:1 reports wire version 8, but this version of PyMongo requires at least 9 (MongoDB 4.4)."
+            ),
+            StoreRefused,
+            "mongodb://h must not be used as it is: the MongoDB at h:1 is too old: use 5.0 or later",
+        ),
+        (
+            ConfigurationError(
+                "Server at h:1 requires wire version 99, but this version of PyMongo only supports up to 29."
+            ),
+            StoreRefused,
+            "mongodb://h is too new for the driver that is installed here: update pymongo",
+        ),
     ],
 )
 def test_a_fault_is_told_with_what_to_change_and_without_what_was_written(
