@@ -114,6 +114,42 @@ class LoopWatch:
         )
 
 
+class Standstill:
+    """For how long a loop has not run though another thread did. While neither ran, since the process was stopped, the
+    machine slept or a call held the interpreter's lock, the loop has missed nothing that the thread has not.
+
+    Made in the loop; asked from that thread alone, every `step` seconds or so: no more is counted at a time.
+    `runs_again` is called in the loop with each answer of it."""
+
+    def __init__(self, clock: Clock, *, step: float, runs_again: Callable[[], None]) -> None:
+        self._clock = clock
+        self._step = step
+        self._runs_again = runs_again
+        self._loop = asyncio.get_running_loop()
+        self._loop_thread = threading.get_ident()
+        self._answered = True
+        self._looked = clock.elapsed()
+        self._seconds = 0.0
+
+    def ask(self) -> float:
+        """Seconds, 0 if it has run since the last time."""
+        now = self._clock.elapsed()
+        passed, self._looked = now - self._looked, now
+        if self._answered:
+            self._answered, self._seconds = False, 0.0
+            self._loop.call_soon_threadsafe(self._answer)
+        else:
+            self._seconds += min(passed, self._step)
+        return self._seconds
+
+    def where(self) -> str:
+        return describe(sys._current_frames().get(self._loop_thread))
+
+    def _answer(self) -> None:
+        self._answered = True
+        self._runs_again()
+
+
 def describe(frame: FrameType | None) -> str:
     """The job in whose handler a thread is, if it is in one, and the lines of the handler and of where it is by now."""
     if frame is None:

@@ -18,13 +18,13 @@ from .settings import Settings
 
 log = logging.getLogger("callboard.heart")
 
-PATIENCE_SECONDS = 60.0  # a loop that stands still for longer is given up, and its lease with it
 END_SECONDS = 5.0
 MOST_UNSENT = 64 * 1024  # bytes; a sibling that does not read hears the newest when it does
 
 
 class Sibling:
-    """`beaten` and `failed` as of `Heart`. Started and stopped in the worker's loop."""
+    """`beaten` and `failed` as of `Heart`; `patience`: seconds after which a loop that stands still is given up.
+    Started and stopped in the worker's loop."""
 
     def __init__(
         self,
@@ -34,12 +34,14 @@ class Sibling:
         info: Callable[[], bytes],
         beaten: Callable[[str, Heartbeat, float], None],
         failed: Callable[[BaseException], None],
+        patience: float,
     ) -> None:
         self._settings = settings
         self._queues = tuple(queues)
         self._info = info
         self._beaten = beaten
         self._failed = failed
+        self._patience = patience
         self._interval = settings.lease_seconds / 4
         self._boot = ""
         self._stop = asyncio.Event()
@@ -100,7 +102,7 @@ class Sibling:
             namespace=settings.namespace,
             queues=self._queues,
             interval=self._interval,
-            patience=max(PATIENCE_SECONDS, settings.lease_seconds),
+            patience=self._patience,
             worker=os.getpid(),
         )
         pipe.write(msgspec.json.encode(orders) + b"\n")

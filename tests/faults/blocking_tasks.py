@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import ctypes
 import time
+from pathlib import Path
 
 from callboard import Callboard, Context
 
@@ -15,6 +17,20 @@ _holding_the_lock = ctypes.PyDLL(None)  # unlike CDLL, it keeps the interpreter'
 @app.task(name="blocks-the-loop")
 async def blocks_the_loop(seconds: float) -> None:
     time.sleep(seconds)
+
+
+@app.task(name="stands-still")
+async def stands_still(ctx: Context, until: str) -> None:
+    """In its first run until that file is there."""
+    while ctx.attempt == 1 and not Path(until).exists():
+        time.sleep(0.05)
+
+
+@app.task(name="waits", timeout=20)
+async def waits(ctx: Context) -> None:
+    """In its first run for longer than it may."""
+    if ctx.attempt == 1:
+        await asyncio.sleep(3600)
 
 
 @app.task(name="holds-the-lock")

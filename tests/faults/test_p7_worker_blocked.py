@@ -6,6 +6,11 @@ the last one loses its lease, and the end of its run is refused.
 Passes: the first two run once, and nobody declares their workers dead; the first is named with its job and its line
 while it goes on; the third is completed by the colleague, and its late end told as an event with both workers, and
 counted, as the job that stalled is.
+
+In a soak, since a loop is given a minute: an async handler that does not end, and one beside it. Bites: the timeout of
+the one beside it passes by, since only a loop that runs can keep it. Passes: a worker that comes later completes both;
+the first one names job and line, and says that others will have its jobs; when its loop runs again it goes on under a
+new boot id, and runs what comes.
 """
 
 from __future__ import annotations
@@ -75,6 +80,38 @@ async def test_a_handler_that_blocks_costs_no_lease_and_one_that_starves_a_threa
         print(f"{warning}\n{fleet.lines('worker-orders', 'refused the end|no thread of this process')}")
 
 
+@pytest.mark.soak
+async def test_a_loop_that_stands_still_for_good_keeps_no_jobs(
+    tmp_path: Path, seed: int, redis_url: str, amqp_url: str
+) -> None:
+    async with Scene(
+        tmp_path, seed=seed, store=redis_url, broker=amqp_url, shares_store=True, shares_broker=True
+    ) as scene:
+        fleet, free = scene.fleet, tmp_path / "free"
+        fleet.start("stalled-recovery", actor("stalled-recovery", app=APP))
+        stuck = fleet.start("worker-1", actor("worker", app=APP, queues=TASKS))
+        await scene.until(lambda: stuck.said(SERVES), "the worker serves", 60)
+        async with Callboard(broker=amqp_url, store=redis_url, namespace=scene.namespace) as app:
+            await app.queue("images").add("waits", job_id="held", retries=0)
+            await reached(app, "images", State.ACTIVE)
+            await app.queue("mail").add("stands-still", [str(free)], job_id="held")
+            await scene.until(lambda: stuck.said("has not run for"), "the loop stands still", 60)
+            other = fleet.start("worker-2", actor("worker", app=APP, queues=TASKS))
+            async with asyncio.timeout(60 + 60):
+                jobs = [await completed(app, queue) for queue in ("images", "mail")]
+            assert [[ran.outcome for ran in job.history] for job in jobs] == [["stalled", "completed"]] * 2
+            (told,) = fleet.lines("worker-1", "others will have its jobs")
+            assert "job held of task stands-still, line" in told
+            print(told)
+
+            free.touch()
+            await scene.until(lambda: stuck.said("was declared dead with 2 runs"), "the worker learns of it", 60)
+            other.stop()
+            await app.queue("orders").add("holds-the-lock", [0], job_id="held")
+            async with asyncio.timeout(60):
+                assert (await completed(app, "orders")).attempts == 1
+
+
 async def first_event(app: Callboard, key: str) -> asyncio.Future[Event]:
     names, broker = app.connections.names, app.connections.broker
     queue = f"{names.namespace}.events.test"
@@ -92,9 +129,13 @@ async def first_event(app: Callboard, key: str) -> asyncio.Future[Event]:
 
 
 async def completed(app: Callboard, queue: str) -> JobInfo:
+    return await reached(app, queue, State.COMPLETED)
+
+
+async def reached(app: Callboard, queue: str, state: State) -> JobInfo:
     while True:
         job = await app.queue(queue).get_job("held")
         assert job is not None
-        if job.state is State.COMPLETED:
+        if job.state is state:
             return job
         await asyncio.sleep(0.05)

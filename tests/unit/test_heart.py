@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import sys
+import time
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 import pytest
@@ -71,6 +74,36 @@ class Worker:
             error = await self.failed
             await self.heart.stop()
         return error
+
+
+async def test_a_loop_that_stands_still_for_good_is_given_up_until_it_runs(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.WARNING, "callboard.heart")
+    connected = Connected()
+    worker = Worker(connected, patience=2.0)
+    worker.heart.start("boot")
+    async with asyncio.timeout(60):
+        await worker.beaten.wait()
+    before = connected.beats
+
+    hold_up_the_loop(until=lambda: "others will have its jobs" in caplog.text)
+    given_up = connected.beats
+    time.sleep(0.6)  # some intervals
+    assert connected.beats == given_up > before
+    (told,) = [record.getMessage() for record in caplog.records]
+    assert f"of {__file__} in hold_up_the_loop" in told
+
+    async with asyncio.timeout(60):
+        while connected.beats == given_up:
+            await asyncio.sleep(0.01)
+    await worker.heart.stop()
+    assert "the event loop runs again; heartbeats go on" in caplog.text
+
+
+def hold_up_the_loop(*, until: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 60
+    while not until():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
 
 
 async def test_a_heart_that_gets_no_connection_of_its_own_fails_aloud() -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from callboard import Callboard
 from callboard.runtime.clock import SystemClock
-from callboard.runtime.loop_watch import LoopWatch
+from callboard.runtime.loop_watch import LoopWatch, Standstill
 from callboard.runtime.testing import running
 
 
@@ -78,3 +78,33 @@ async def test_a_loop_that_runs_is_left_in_peace(told: Told) -> None:
         await asyncio.sleep(0.2)
         assert watch.take_worst() < 30
     assert told.lines == []
+
+
+class SteppedClock(SystemClock):
+    def __init__(self) -> None:
+        self.time = 0.0
+
+    def elapsed(self) -> float:
+        return self.time
+
+
+async def test_a_loop_stands_still_for_as_long_as_who_asks_for_it_has_run() -> None:
+    clock, answers = SteppedClock(), 0
+
+    def runs_again() -> None:
+        nonlocal answers
+        answers += 1
+
+    standstill = Standstill(clock, step=2.5, runs_again=runs_again)
+
+    def ask(later: float) -> float:
+        clock.time += later
+        return standstill.ask()
+
+    assert [ask(2.5), ask(2.5), ask(2.0)] == [0, 2.5, 4.5]
+    assert ask(3600) == 7  # the process was stopped, or the machine slept
+    assert answers == 0
+    assert "no handler's own call, now line" in standstill.where()
+    await asyncio.sleep(0)
+    assert answers == 1
+    assert [ask(3600), ask(2.5)] == [0, 2.5]
