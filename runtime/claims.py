@@ -82,7 +82,14 @@ class Claims:
         self._calls: dict[asyncio.Task[None], str] = {}  # and the queue of each
         self._claimed = 0  # jobs that are being asked for, wait for a slot or have one
         self._ahead = 0
-        self.suspects = Suspects(stage, busy=self._is_busy, changed=changed, claim=self._claim_alone)
+        self.suspects = Suspects(
+            stage,
+            busy=self._is_busy,
+            running=runs.in_words,
+            changed=changed,
+            claim=self._claim_alone,
+            spawn=spawn,
+        )
 
     @property
     def free(self) -> int:
@@ -106,7 +113,7 @@ class Claims:
             while True:
                 await self._changed.wait()
                 self._changed.clear()
-                if self.suspects:
+                if self.suspects.wait_is_over:
                     await self.suspects.run_each()
                 if self._stage.stopping.is_set():
                     break

@@ -14,6 +14,7 @@ import asyncio
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from itertools import islice
 
 from .actor import Stage
 from .finisher import Finisher, Spawn
@@ -21,6 +22,7 @@ from .pace import Pace
 from .run import Interruption, Run
 from .runner import Runner
 
+NAMED = 3
 DEFIANCE_SECONDS = 0.5  # what an interrupted async handler may take to end before its outcome is recorded without it
 
 
@@ -76,6 +78,14 @@ class Runs:
     def has(self, key: tuple[str, str]) -> bool:
         """Whether a run of that queue and job is here: it waits, is under way, or its end is not answered yet."""
         return key in self._runs
+
+    def in_words(self) -> str:
+        """The oldest of them, and how many others there are."""
+        if not self._runs:
+            return "a handler goes on in a thread after its timeout, or the store does not answer"
+        names = [f"job {run.ticket.id} of task {run.ticket.task}" for run in islice(self._runs.values(), NAMED)]
+        more = len(self._runs) - len(names)
+        return f"{', '.join(names)}{f' and {more} more' if more else ''} did not end"
 
     def of(self, queue: str, boot: str) -> int:
         """How many of them are of that queue, claimed under that boot id."""

@@ -55,6 +55,7 @@ class Scene:
             is_new=lambda *_: True,
             start=self.start,
             begin=lambda: None,
+            in_words=lambda: "",
         )
         nobody: Any = None
         host: Any = self
