@@ -22,6 +22,7 @@ from .names import (
     WORKER,
     group_name,
     job_name,
+    names_left,
     queue_name,
     row_name,
     schedule_name,
@@ -48,7 +49,7 @@ def _names(queue: str, documents: Sequence[Document]) -> Iterator[str]:
         if state not in _KINDS:
             yield f"the document {one['name']!r} is of the unknown kind {state!r}"
         elif "id" in one:
-            wanted = job_name(queue, one["id"])
+            wanted = one["name"] if names_left(queue, one["id"], state, one["name"]) else job_name(queue, one["id"])
             for field in one.keys() - set(FIELDS):
                 yield f"{one['id']!r} has the unknown field {field!r}"
         elif state in (WORKER, DEAD_WORKER):

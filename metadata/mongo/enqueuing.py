@@ -26,8 +26,8 @@ async def enqueue(
     due_by = min(now, clock)
     names = {job_name(job.queue, job.id) for job in jobs}
     wanted = [window_key(job.queue, job.deduplication.id) for job in jobs if job.deduplication is not None]
-    if len(names) < len(jobs) or len(set(wanted)) < len(wanted):
-        # Entries meet in one document.
+    if len(names) < len(jobs) or len(set(wanted)) < len(wanted) or (wanted and not anew):
+        # Entries meet in one document, or a tombstone of one that was replaced may not have its name yet.
         return await _one_by_one(connection, jobs, now=now, due_by=due_by, grace=grace, anew=anew)
     revision = connection.revision()
     records = [_new(job, now=now, due_by=due_by, grace=grace) for job in jobs]
@@ -110,19 +110,19 @@ def _replace(
     due_by: int,
     grace: int,
 ) -> Enqueued:
-    """The newcomer takes over the document of the delayed job, and with it the deduplication id: one write."""
-    gone, was_sent, last_finish = holder.id, holder.dispatch > 0, holder.last_finish
-    old_name = holder.name
-    inherited: tuple[Window, ...] = ()
-    if known is not None:
-        inherited = known.windows
-        work.delete(known.name)
+    """The newcomer takes over the document of the delayed job, and with it the deduplication id: one write, with the
+    tombstones laid before it. `known`: what is left of a former job with the newcomer's id."""
+    name, old_name, was_sent = job_name(job.queue, job.id), holder.name, holder.dispatch > 0
+    gone = _tombstone(old_name, holder, at=now)
+    former = _tombstone(name, known, at=known.at) if known is not None and known.state == TOMBSTONE else None
+    if known is not None and known.name == name:
+        work.give_way(known)
     if place is not holder:
         let_go(work, place, window.key)
     holder.become(job)
     holder.set_windows(
         (
-            *(other for other in (*holder.windows, *inherited) if other.key != window.key),
+            *(other for other in holder.windows if other.key != window.key),
             structs.replace(window, holder=job.id),
         )
     )
@@ -130,8 +130,14 @@ def _replace(
     work.index_windows(holder, ())
     _begin(holder, now, due_by, grace)
     if was_sent:
-        work.add(Record(name=old_name, queue=job.queue, state=TOMBSTONE, id=gone, at=now, last_finish=last_finish))
-    return Enqueued(job.id, Admission.REPLACED, holder.job_state, holder.dispatch, gone)
+        work.lay(gone, holder, stays=True)
+    if former is not None:
+        work.lay(former, holder, stays=False)
+    return Enqueued(job.id, Admission.REPLACED, holder.job_state, holder.dispatch, gone.id)
+
+
+def _tombstone(name: str, record: Record, *, at: int) -> Record:
+    return Record(name=name, queue=record.queue, state=TOMBSTONE, id=record.id, at=at, last_finish=record.last_finish)
 
 
 def adopted(work: Work, job: NewJob, dispatch: int, now: int) -> None:

@@ -34,6 +34,23 @@ def job_name(queue: str, id: str) -> str:
     return f"j{len(queue)}:{queue}:{id}"
 
 
+def laid_name(job: str) -> str:
+    """Of the tombstone that is laid while the job named `job` still has its name; by index it comes after every job."""
+    return f"t{job[1:]}"
+
+
+def shadow_name(queue: str, number: int) -> str:
+    """Of a job's windows, when its own name went to another job."""
+    return f"w{len(queue)}:{queue}:{number}"
+
+
+def names_left(queue: str, id: str, state: str, name: str) -> bool:
+    """Whether what is left of a job may have that name, beside the job's own."""
+    if state == SHADOW:
+        return name.startswith(shadow_name(queue, 0)[:-1])
+    return state == TOMBSTONE and name == laid_name(job_name(queue, id))
+
+
 def row_name(queue: str, boot: str) -> str:
     return f"b{len(queue)}:{queue}:{boot}"
 

@@ -16,7 +16,8 @@ field that has its default is not written at all: partial indexes hold only the 
 
 `windows` are the deduplication ids that a job holds, under a unique index: who holds one is decided by the server when
 it writes the holder's own document, and freeing it is part of the write that ends the job. They stay on the tombstone
-of a job whose window outlives it. A job that replaces a delayed one takes over its document, under its own name.
+of a job whose window outlives it. A job that replaces a delayed one takes over its document, under its own name
+(see `work.py`).
 """
 
 from __future__ import annotations

@@ -7,8 +7,18 @@
 Every write leaves a new revision. A document that somebody else changed in between refuses the write, and the entries
 that looked at it are decided again on what it has become; somebody else has got on, so this ends. The answers of the
 others stand. A write whose reply is lost leaves nothing half done, since what an entry changes is one document; where
-it is two (a window that is over is taken from its last holder, a tombstone is left of a job that was replaced), the
-first write alone is harmless.
+it is two (a window that is over is taken from its last holder), the first write alone is harmless.
+
+A job that replaces a delayed one takes over its document, by its name. No two documents have one name, so neither can
+the old name's tombstone be there before, nor what is left of a former job with the new name. In order, each write alone
+harmless, each seen only where no document has the name itself:
+
+    lay         the tombstones of the old job, where a ticket of it was sent, and of the new name's former job, under
+                names of their own; a job that has its name is not affected, whether it is replaced in the end or not
+    give way    the new name's former tombstone goes; its windows stay, in a document of their own
+    write       the document changes its name, if it still has its revision
+    settle      the old job's tombstone takes its own name, the other goes. Who looks in between sees neither, or both;
+                but who would adopt the old job then finds its name taken
 
 Documents that changed in the same way since the same revision are written by one statement.
 """
@@ -26,7 +36,7 @@ from pymongo import DeleteOne, UpdateMany, UpdateOne
 from ..errors import StoreUnavailable
 from .connection import Document, MongoConnection, Statement
 from .counting import counting
-from .names import GROUP, QUEUE, group_name, job_name, queue_name
+from .names import GROUP, QUEUE, SHADOW, TOMBSTONE, group_name, job_name, laid_name, queue_name, shadow_name
 from .record import ALL, Changes, Record, changes, projection, read, update_of, write
 
 ROUNDS = 100  # of deciding again; each means that others changed the same documents meanwhile
@@ -44,7 +54,15 @@ class Held(Struct):
     name: str
     revision: int
     group: str | None
-    deleted: bool = False
+    gives_way: bool = False
+
+
+class Laid(Struct, frozen=True):
+    """`tombstone`: under its job's name, which it takes when `heir` is written, if it `stays`."""
+
+    tombstone: Record
+    heir: Held
+    stays: bool
 
 
 class Work:
@@ -63,6 +81,7 @@ class Work:
         self.entry = 0
         self._looked: dict[int, set[str]] = {}
         self._held: list[Held] = []
+        self._laid: list[Laid] = []
         self._by_name: dict[str, Held] = {}
         self._by_key: dict[str, Held] = {}
 
@@ -76,15 +95,18 @@ class Work:
         without: frozenset[str] = ALL,
         clocked: bool = True,
     ) -> None:
-        """Documents by name, and those that hold deduplication ids, with the records of their holders. `clocked`: with
-        the store's clock, which makes them dearer to read."""
+        """Jobs by name, or what is left of them, and what holds deduplication ids, with the records of the holders.
+        `clocked`: with the store's clock, which makes them dearer to read."""
         wanted = list(dict.fromkeys(names))
-        where: Document = {"name": {"$in": wanted}}
+        where: Document = {"name": {"$in": [*wanted, *map(laid_name, wanted)]}}
         if keys:
             where = {"$or": [where, {"windows.key": {"$in": list(keys)}}]}
         fields = projection(without, clocked=clocked)
         if wanted or keys:
             self.take(await self.connection.find(where, fields), without)
+        for name in wanted:
+            if name not in self._by_name and (laid := self._by_name.get(laid_name(name))) is not None:
+                self._by_name[name] = laid
         missing = {
             job_name(held.record.queue, window.holder)
             for key in keys
@@ -166,10 +188,17 @@ class Work:
         if sent_at > max(known, marks.get(priority, 0)):
             marks[priority] = sent_at
 
-    def delete(self, name: str) -> None:
-        """Drop a document, so that another may take its name."""
-        held = self._by_name.pop(name)
-        held.deleted = True
+    def lay(self, tombstone: Record, heir: Record, *, stays: bool) -> None:
+        """Have a tombstone there before `heir`, a document that goes on as another job, is written."""
+        self._laid.append(Laid(tombstone, self._by_name[heir.name], stays))
+
+    def give_way(self, left: Record) -> None:
+        """Free the name of what is left of a job, but for its windows."""
+        held = self._by_name.pop(left.name)
+        held.gives_way = True
+        left.name = shadow_name(left.queue, self.connection.revision())
+        left.state, left.last_finish = SHADOW, None
+        self._by_name[left.name] = held
 
     def _note(self, name: str) -> None:
         self._looked.setdefault(self.entry, set()).add(name)
@@ -181,14 +210,15 @@ class Work:
 
     async def commit(self) -> set[str]:
         """The names of documents that were not written, since somebody else changed them."""
-        deleted = [held for held in self._held if held.deleted and held.before is not None]
+        gone = [held for held in self._held if held.gives_way]
         changed = [
             (held, difference)
             for held in self._held
-            if not held.deleted and held.before is not None and (difference := changes(held.before, held.record))
+            if not held.gives_way and held.before is not None and (difference := changes(held.before, held.record))
         ]
-        added = [held for held in self._held if not held.deleted and held.before is None]
-        if deleted and not await self._delete(deleted):
+        added = [held for held in self._held if held.before is None]
+        await self.connection.write([self._laying(laid.tombstone) for laid in self._laid])  # refused: it is there
+        if gone and not await self._free_names(gone):
             return {name for held in self._held for name in (held.name, held.record.name)}
         counted = self._growth([held for held, _ in changed] + added, 1)
         async with counting(self.connection, counted.keys()):
@@ -197,11 +227,37 @@ class Work:
             lost += [added[place] for place in await self.connection.insert(documents)]
             if lost and (uncounted := self._growth(lost, -1)):
                 await self.connection.write([*_statements(uncounted, {})])
+        await self._settle([laid for laid in self._laid if laid.heir not in lost])
         return {name for held in lost for name in (held.name, held.record.name)}
 
-    async def _delete(self, deleted: Sequence[Held]) -> bool:
-        statements = [DeleteOne({"name": held.name, "revision": held.revision}) for held in deleted]
-        return (await self.connection.write(statements)).count == len(deleted)
+    def _laying(self, tombstone: Record) -> UpdateOne:
+        sets = {"queue": tombstone.queue, "state": TOMBSTONE, "id": tombstone.id, "revision": self.revision}
+        update: Document = {"$set": sets, "$max": {"at": tombstone.at}}
+        if tombstone.last_finish is None:
+            update["$unset"] = {"last_finish": ""}
+        else:
+            sets["last_finish"] = tombstone.last_finish
+        return UpdateOne({"name": laid_name(tombstone.name)}, update, upsert=True)
+
+    async def _free_names(self, gone: Sequence[Held]) -> bool:
+        statements: list[Statement] = []
+        for held in gone:
+            where = {"name": held.name, "revision": held.revision}
+            if held.record.windows and held.before is not None:
+                statements.append(UpdateOne(where, update_of(changes(held.before, held.record), self.revision)))
+            else:
+                statements.append(DeleteOne(where))
+        return (await self.connection.write(statements)).count == len(gone)
+
+    async def _settle(self, settled: Sequence[Laid]) -> None:
+        """Of tombstones that nobody else has laid again since."""
+        ours = [{"name": laid_name(laid.tombstone.name), "revision": self.revision} for laid in settled]
+        statements: list[Statement] = [
+            UpdateOne(where, {"$set": {"name": laid.tombstone.name}}) if laid.stays else DeleteOne(where)
+            for where, laid in zip(ours, settled, strict=True)
+        ]
+        refused = (await self.connection.write(statements)).refused
+        await self.connection.write([DeleteOne(ours[place]) for place in refused])  # there is a new job of that name
 
     async def _update(self, changed: Sequence[tuple[Held, Changes]], more: Sequence[Statement]) -> list[Held]:
         groups: dict[tuple[int, Changes], list[Held]] = {}

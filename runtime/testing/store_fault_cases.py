@@ -16,91 +16,17 @@ from ...metadata.contract import (
     Delay,
     Delays,
     Ending,
-    Inspection,
-    Jobs,
     Outcome,
-    QueueControl,
     Retention,
     Sent,
-    Store,
     Ticket,
-    Workers,
 )
 from ...metadata.job import Deduplication, Keep, NewJob, State
 from ...metadata.leases import Leases, Lock
-from ...metadata.schedule import Firing, NewSchedule, Resumption
+from ...metadata.schedule import Firing, Resumption
 from ...metadata.schedules import Schedules
+from .store_fault_ground import IDS, KEPT, LATER, Ground
 from .store_scene import ADOPTION_WINDOW, BOOT, GRACE, LAG, OTHER
-
-LATER = 5_000  # ms
-IDS = ("a", "b", "c")
-EVERY_ID = (*IDS, "d", "e", *(f"{schedule}@{n}" for schedule in ("x", "y", "nobody") for n in range(2)))
-KEPT = Keep(age=LATER, count=2)
-
-
-class Ground:
-    """One queue of a store, which nobody else uses, at one moment (ms)."""
-
-    def __init__(self, store: Store, queue: str, now: int) -> None:
-        self.store = store
-        self.queue = queue
-        self.now = now
-        self.jobs = store.get(Jobs)
-        self.workers = store.get(Workers)
-        self.control = store.get(QueueControl)
-        self.inspection = store.get(Inspection)
-
-    def at(self, store: Store) -> Ground:
-        """The same queue by another store."""
-        return Ground(store, self.queue, self.now)
-
-    def new(self, id: str, **fields: Any) -> NewJob:
-        return NewJob(id=id, queue=self.queue, task="task", payload=id.encode(), created_at=self.now, **fields)
-
-    async def enqueue(self, *jobs: NewJob, ago: int = 0) -> object:
-        return await self.jobs.enqueue(jobs, now=self.now - ago, grace=GRACE)
-
-    async def wait(self, *, ago: int = 0) -> object:
-        return await self.enqueue(*(self.new(id) for id in IDS), ago=ago)
-
-    async def send(self, *, ago: int = 0) -> None:
-        await self.wait(ago=ago)
-        await self.jobs.published([Sent(self.queue, id, 1) for id in IDS], now=self.now - ago)
-
-    async def beat(self, boot: str = BOOT) -> object:
-        return await self.workers.heartbeat(boot, [self.queue], info=b"info", now=self.now)
-
-    async def claim(self, *tickets: Ticket) -> object:
-        tickets = tickets or tuple(Ticket(id, 1) for id in IDS)
-        return await self.jobs.claim(self.queue, BOOT, tickets, now=self.now, keep_expired=KEPT)
-
-    async def start(self) -> None:
-        await self.beat()
-        await self.wait()
-        await self.claim()
-
-    async def finish(self, *endings: Ending, run_at: int | None = None, ago: int = 0) -> object:
-        outcomes = [
-            Outcome(id=id, dispatch=1, owner=BOOT, ending=ending, result=b"result", error=b"error", history=b"history",
-                    run_at=run_at, keep=KEPT)
-            for id, ending in zip(IDS, endings, strict=True)
-        ]  # fmt: skip
-        return await self.jobs.finish(self.queue, outcomes, now=self.now - ago, grace=GRACE)
-
-    async def end(self, *, ago: int = 0) -> None:
-        await self.start()
-        await self.finish(Ending.COMPLETED, Ending.FAILED, Ending.COMPLETED, ago=ago)
-
-    async def declare_dead(self) -> object:
-        return await self.workers.declare_dead(self.queue, BOOT, beat=1, now=self.now)
-
-    async def schedule(self, *ids: str) -> object:
-        return await self.store.get(Schedules).upsert([self.schedule_of(id) for id in ids], now=self.now)
-
-    def schedule_of(self, id: str, **fields: Any) -> NewSchedule:
-        given: dict[str, Any] = {"trigger": b"nightly", "definition": b"", "state": b"", "next_run": self.now}
-        return NewSchedule(id=id, queue=self.queue, **given | fields)
-
 
 Step = Callable[[Ground], Awaitable[object]]
 
@@ -137,6 +63,27 @@ def _firing(ground: Ground, id: str) -> Firing:
 
 def _enqueues() -> list[Case]:
     delayed = {"extend": True, "replace": True, "ttl": 2 * LATER}
+
+    async def retrying(ground: Ground) -> None:
+        """The holder's ticket was sent, and it waits for its next attempt."""
+        await ground.beat()
+        await ground.enqueue(_unique(ground, "a", **delayed))
+        await ground.claim(Ticket("a", 1))
+        retry = Outcome(id="a", dispatch=1, owner=BOOT, ending=Ending.RETRY, run_at=ground.now + LATER)
+        await ground.jobs.finish(ground.queue, [retry], now=ground.now, grace=GRACE)
+
+    async def forgotten(ground: Ground) -> None:
+        """The newcomer's id is that of a job that is over, and still holds a deduplication id."""
+        keep, lasting = Keep(age=LATER), Deduplication(id="other", ttl=100 * LATER)
+        await ground.beat()
+        await ground.enqueue(ground.new("b", deduplication=lasting), ago=3 * LATER)
+        await ground.claim(Ticket("b", 1))
+        done = Outcome(id="b", dispatch=1, owner=BOOT, ending=Ending.COMPLETED, keep=keep)
+        await ground.jobs.finish(ground.queue, [done], now=ground.now - 2 * LATER, grace=GRACE)
+        await ground.store.get(Retention).prune(
+            [ground.queue], now=ground.now, adoption_window=ADOPTION_WINDOW, limit=9
+        )
+
     return [
         Case(name="new, known and taken", before=[lambda g: g.enqueue(g.new("b"), g.new("c", priority=9))],
              call=lambda g: g.enqueue(*(g.new(id) for id in IDS))),
@@ -147,6 +94,10 @@ def _enqueues() -> list[Case]:
              call=lambda g: g.enqueue(_unique(g, "b", ttl=2 * LATER, extend=True), g.new("c"))),
         Case(name="in the place of a delayed job",
              before=[lambda g: g.enqueue(_unique(g, "a", run_at=g.now + LATER, **delayed))],
+             call=lambda g: g.enqueue(_unique(g, "b", run_at=g.now + LATER, **delayed), g.new("c"))),
+        Case(name="in the place of a job whose ticket was sent", before=[retrying],
+             call=lambda g: g.enqueue(_unique(g, "b", run_at=g.now + LATER, **delayed), g.new("c"))),
+        Case(name="in the place of another, by an id that was used before", before=[forgotten, retrying],
              call=lambda g: g.enqueue(_unique(g, "b", run_at=g.now + LATER, **delayed), g.new("c"))),
         Case(name="where tombstones are left", before=[Ground.wait, lambda g: g.jobs.remove(g.queue, IDS, now=g.now)],
              call=lambda g: g.enqueue(*(g.new(id) for id in IDS))),

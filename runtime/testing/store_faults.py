@@ -17,12 +17,13 @@ from typing import Any, Protocol
 import pytest
 from msgspec import Struct
 
-from ...metadata.contract import CAPABILITIES, Deduplicating, Due, Pruned, Stalled, Store
+from ...metadata.contract import CAPABILITIES, Deduplicating, Due, Pruned, Stalled, Store, Ticket
 from ...metadata.errors import StoreUnavailable
 from ...metadata.schedules import Schedules
 from ..clock import SystemClock
 from .line import Side
-from .store_fault_cases import CASES, EVERY_ID, IDS, Case, Ground, operations
+from .store_fault_cases import CASES, Case, operations
+from .store_fault_ground import EVERY_ID, IDS, Ground
 from .store_scene import DAY, StoreSuite
 
 LANES = 12  # cut stores at work side by side, since a cut is mostly a time limit that runs out
@@ -256,13 +257,17 @@ async def _judge(play: Play, number: int, ground: Ground, answer: object) -> lis
 async def _picture(ground: Ground) -> str:
     """All that can be read about the queue, and whether its lists agree with its records."""
     store, queue, inspection = ground.store, ground.queue, ground.inspection
+    jobs = list(await inspection.get(queue, EVERY_ID))
+    late = [Ticket(id, 1) for id, job in zip(EVERY_ID, jobs, strict=True) if job is None]
     seen: dict[str, object] = {
-        "jobs": list(await inspection.get(queue, EVERY_ID)),
+        "jobs": jobs,
+        # Gone or unknown: no such claim writes anything.
+        "late tickets": {one.id: str(one.verdict) for one in (await ground.claim(*late) if late else ())},
         "progress": await inspection.progress(queue, IDS[0]),
         "counts": (await inspection.counts([queue]))[queue],
         "workers": sorted(await ground.workers.workers([queue]), key=lambda row: row.boot),
         "known": queue in await ground.control.queues(),
-        "holder": await store.get(Deduplicating).holder(queue, "key", now=ground.now),
+        "holders": [await store.get(Deduplicating).holder(queue, key, now=ground.now) for key in ("key", "other")],
         "faults": list(await inspection.audit(queue)),
     }
     if Schedules in store.capabilities:
