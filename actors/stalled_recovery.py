@@ -4,15 +4,20 @@
                           counter) -> take_stalled until none is left -> publish
                           outbox entries past their grace -> publish again, same dispatch
     now and then          jobs overtaken by others that were sent well after them, or whose broker queue is empty
-                          -> publish again, same dispatch
+                          -> publish again, same dispatch, until none is left
 
 Any number of replicas. A crash at any step leaves the next pass of any of them to go on: the dead mark is kept until
 the last job of the dead worker has been taken, and the worker's row goes last.
+
+What is sent again is sent now, and a look for lost tickets ends before that can be long ago: nothing is found twice in
+it. Of a queue that is not empty, more than a batch is sent again only while the broker holds less than MOST_READY
+messages of it: a ticket that was overtaken need not be lost.
 """
 
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Sequence
 
 import msgspec
@@ -29,6 +34,17 @@ from ..runtime.worker_info import decode_info
 
 ROUND_SECONDS = 0.5
 EMPTY_FOR_SECONDS = 5.0  # how long RabbitMQ has to report a queue empty before its sent jobs count as lost
+KEEP_UP_SECONDS = 30.0  # then the queues are looked at anew
+MOST_READY = 1000  # messages in a queue, before which what seems overtaken is sent again one batch at a time
+
+
+class Lost(msgspec.Struct, frozen=True, kw_only=True):
+    """Where to look for lost tickets: in queues that were `empty` at the broker, all that were `sent_before`, ms since
+    the Unix epoch; in others those that were `overtaken`."""
+
+    empty: Sequence[str]
+    sent_before: int
+    overtaken: Sequence[str]
 
 
 class StalledRecovery(RoundsActor):
@@ -48,7 +64,6 @@ class StalledRecovery(RoundsActor):
         self._interval = min(ROUND_SECONDS, stage.settings.lease_seconds / 8)
         self._upkeep: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._upkeep.set_result(None)
-        self.tickets_resent = 0
 
     async def run(self) -> None:
         try:
@@ -70,11 +85,24 @@ class StalledRecovery(RoundsActor):
         return self._interval
 
     async def _keep_up(self, queues: Sequence[str]) -> None:
-        while await self._relay(queues):
-            pass
-        if self.stage.clock.elapsed() - self._audited >= self._audit_interval:
-            self._audited = self.stage.clock.elapsed()
-            await self._audit(queues)
+        """Send what is due and what is lost, in turns, so that neither waits for the other's end."""
+        clock, settings = self.stage.clock, self.stage.settings
+        began = relayed = clock.elapsed()
+        unsent, found = await self._relay(queues), 0
+        lost = await self._look_for_lost(queues)
+        until = began + min(KEEP_UP_SECONDS, settings.overtaken_seconds / 2)
+        try:
+            while (unsent or lost) and clock.elapsed() < until:
+                if clock.elapsed() - relayed >= self._interval:
+                    relayed, unsent = clock.elapsed(), queues  # others are due by now
+                if unsent:
+                    unsent = await self._relay(unsent)
+                if lost:
+                    lost, sent = await self._send_lost(lost)
+                    found += sent
+        finally:
+            if found:
+                self.stage.log.warning("%d tickets seem to be lost by the broker; sent again", found)
 
     # --- dead workers ---
 
@@ -124,48 +152,72 @@ class StalledRecovery(RoundsActor):
 
     # --- tickets ---
 
-    async def _relay(self, queues: Sequence[str]) -> bool:
+    async def _relay(self, queues: Sequence[str]) -> Sequence[str]:
+        """A batch of each queue; the queues of which there may be more."""
         ready = await self._jobs.take_unpublished(
             queues, now=self.stage.clock.now(), grace=self._resend_grace, limit=MAX_BATCH
         )
         if self.stage.metrics is not None:
             self.stage.metrics.resent(len(ready), why="unsent")
         await self._send(ready)
-        return len(ready) >= MAX_BATCH
+        return _full(ready)
 
-    async def _audit(self, queues: Sequence[str]) -> None:
-        settings, clock = self.stage.settings, self.stage.clock
-        lag = round(settings.overtaken_seconds * 1000)
-        now = clock.now()
-        lost = list(
-            await self._jobs.take_overtaken(
-                queues, now=now, grace=self._resend_grace, lag=lag, sent_before=None, limit=MAX_BATCH
-            )
+    async def _look_for_lost(self, queues: Sequence[str]) -> Lost | None:
+        """None: it is not yet time, or RabbitMQ cannot be asked."""
+        elapsed = self.stage.clock.elapsed()
+        if elapsed - self._audited < self._audit_interval:
+            return None
+        self._audited = elapsed
+        try:
+            empty = await self._empty_queues(queues)
+        except BrokerUnavailable:
+            self._empty_since.clear()
+            return None
+        return Lost(
+            empty=empty,
+            sent_before=self.stage.clock.now() - round(self.stage.settings.reconcile_grace_seconds * 1000),
+            overtaken=[queue for queue in queues if queue not in empty],
         )
-        empty = await self._empty_queues(queues)
-        if empty:
-            before = now - round(settings.reconcile_grace_seconds * 1000)
-            lost += await self._jobs.take_overtaken(
-                empty, now=now, grace=self._resend_grace, lag=lag, sent_before=before, limit=MAX_BATCH
-            )
-        if lost:
-            self.tickets_resent += len(lost)
-            if self.stage.metrics is not None:
-                self.stage.metrics.resent(len(lost), why="lost")
-            self.stage.log.warning("%d tickets seem to be lost by the broker; sent again", len(lost))
-            await self._send(lost)
+
+    async def _send_lost(self, lost: Lost) -> tuple[Lost | None, int]:
+        """A batch of each queue; what there may be more of, and how many it were."""
+        ready: list[Ready] = []
+        for queues, sent_before in ((lost.overtaken, None), (lost.empty, lost.sent_before)):
+            if queues:
+                ready += await self._jobs.take_overtaken(
+                    queues,
+                    now=self.stage.clock.now(),
+                    grace=self._resend_grace,
+                    lag=round(self.stage.settings.overtaken_seconds * 1000),
+                    sent_before=sent_before,
+                    limit=MAX_BATCH,
+                )
+        if self.stage.metrics is not None:
+            self.stage.metrics.resent(len(ready), why="lost")
+        await self._send(ready)
+        more = _full(ready)
+        left = Lost(
+            empty=[queue for queue in lost.empty if queue in more],
+            sent_before=lost.sent_before,
+            overtaken=[queue for queue in lost.overtaken if queue in more and await self._is_short(queue)],
+        )
+        return left if left.empty or left.overtaken else None, len(ready)
+
+    async def _is_short(self, queue: str) -> bool:
+        """Tickets that are sent now would soon be taken, and a false alarm leaves no heap of copies."""
+        try:
+            depth = await self.stage.broker.depth(self.stage.names.job_queue(queue))
+        except BrokerUnavailable:
+            return False
+        return depth is None or depth.ready < MOST_READY
 
     async def _empty_queues(self, queues: Sequence[str]) -> list[str]:
         """Queues that RabbitMQ has reported empty for a while, and of which no worker says that it holds tickets. What
-        is on the way just then makes a false alarm; the copies that follow are harmless."""
+        is on the way just then makes a false alarm; the copies that follow are harmless. BrokerUnavailable."""
         elapsed = self.stage.clock.elapsed()
         empty: list[str] = []
         for queue in queues:
-            try:
-                depth = await self.stage.broker.depth(self.stage.names.job_queue(queue))
-            except BrokerUnavailable:
-                self._empty_since.clear()
-                return []
+            depth = await self.stage.broker.depth(self.stage.names.job_queue(queue))
             if (depth is not None and depth.ready > 0) or queue in self._held:
                 self._empty_since.pop(queue, None)
             elif elapsed - self._empty_since.setdefault(queue, elapsed) >= self._empty_seconds:
@@ -209,6 +261,11 @@ def _holds(row: WorkerRow) -> bool:
         return decode_info(row.info).waiting.get(row.queue, 0) > 0
     except msgspec.MsgspecError:  # a worker of another version
         return False
+
+
+def _full(ready: Sequence[Ready]) -> list[str]:
+    """The queues of which there is a whole batch."""
+    return [queue for queue, count in Counter(job.queue for job in ready).items() if count >= MAX_BATCH]
 
 
 def _error(max_stalled: int) -> bytes:

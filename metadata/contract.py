@@ -279,8 +279,8 @@ class Jobs(Protocol):
     ) -> Sequence[Ready]:
         """Up to `limit` jobs per queue whose ticket must be lost: sent -> outbox due at now + grace, same dispatch.
 
-        Lost is: sent_at < watermark of its (queue, priority) - lag; or, where the caller knows that the broker holds
-        no ticket of the queue any more, sent_at < `sent_before` (None: that rule is off)."""
+        Lost is: sent_at < min(watermark of its (queue, priority), `now`) - lag; or, where the caller knows that the
+        broker holds no ticket of the queue any more, sent_at < `sent_before` (None: that rule is off)."""
         ...
 
 

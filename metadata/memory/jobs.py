@@ -169,7 +169,7 @@ class MemoryJobs:
             data = self._queues[name]
             lost: list[str] = []
             for priority, index in data.sent.items():
-                bound = data.watermarks.get(priority, lag) - lag
+                bound = min(data.watermarks.get(priority, lag), now) - lag
                 lost.extend(index.below(max(bound, sent_before or 0), limit - len(lost)))
             for id in lost:
                 record = data.records[id]

@@ -86,7 +86,7 @@ async def take_overtaken(
         where = [
             {"queue": queue, "priority": priority, "sent_at": {"$lt": bound}}
             for priority in priorities
-            if (bound := max(marks.get(queue, {}).get(str(priority), 0) - lag, sent_before or 0)) > 0
+            if (bound := max(min(marks.get(queue, {}).get(str(priority), 0), now) - lag, sent_before or 0)) > 0
         ]
 
         async def lost(most: int, where: list[Document] = where) -> list[Document]:

@@ -4,7 +4,7 @@ local taken = {}
 local marks = redis.call('HGETALL', prefix .. 'marks')
 for i = 1, #marks, 2 do
   local index = 'sent:' .. marks[i]
-  local before = math.max(tonumber(marks[i + 1]) - lag, sent_before)
+  local before = math.max(math.min(tonumber(marks[i + 1]), now) - lag, sent_before)
   if before > 0 and #taken < limit then
     for _, id in ipairs(index_below(index, string.format('(%.0f', before), limit - #taken)) do
       drop(index, id)

@@ -49,6 +49,13 @@ class OvertakenConformance(StoreSuite):
         await scene.claim("later")
         assert await scene.overtaken() == []
 
+    async def test_a_watermark_ahead_of_the_callers_clock_is_taken_for_its_now(self, scene: Scene) -> None:
+        await self._sent_and_overtaken(scene, lag=10 * LAG)
+        scene.step(-9 * LAG)
+        assert await scene.overtaken() == []
+        scene.step(1)
+        assert await scene.overtaken() == [("lost", 1)]
+
     async def test_an_overtaken_job_is_due_again_a_grace_later_at_the_same_dispatch(self, scene: Scene) -> None:
         await self._sent_and_overtaken(scene, lag=LAG + 1)
         await scene.overtaken()
