@@ -1,8 +1,13 @@
-"""Gives back what a worker does not run any more though its store says so: the store has forgotten the end of the run.
+"""Gives back what a worker does not run though its store says so. The job is active, under a worker that lives, so no
+lease brings it back. That comes of
 
-A store that is not durable may lose the last second of what it has answered, in a power cut or a failover. A claim that
-it forgot is no harm: the job waits, and is sent again. An end that it forgot leaves the job active, under a worker that
-lives, so no lease brings it back. Therefore a worker of such a store looks, about once a lease:
+    an end that is forgotten        a store that is not durable may lose the last second of what it has answered, in a
+                                    power cut or a failover (a claim that it forgot is no harm: the job waits)
+    a claim that comes too late     it hung on its way while its repeat was answered `unknown`, the record being under
+                                    way too; by then its ticket was lost with a connection, and who has it is answered
+                                    `taken`
+
+Therefore a worker looks, about once a lease:
 
     more active under its boot id than it runs, at two looks -> which? those not in its table of runs, at two looks
         -> finish(release), fenced: another dispatch, for anybody; the job runs again
@@ -31,7 +36,7 @@ from .wire import Event
 PAGE = 50
 MOST = 10_000  # active jobs of a queue, whoever runs them, that are looked at: the oldest
 MANY_WORKERS = 50  # each look reads a row of every worker: beyond so many, looks are rarer by as much
-REASON = "its store has forgotten how this run ended"
+REASON = "its worker does not run it: its store has forgotten the end, or the claim came too late"
 
 Seen = dict[tuple[str, str, int], Job]  # by queue, id and fence
 
@@ -54,11 +59,11 @@ class Forgotten:
         self._inspection = stage.capability(Inspection)
 
     async def give_back(self) -> None:
-        """Look, once a lease. A store that is durable forgets nothing, one of this process nothing alone."""
-        store, settings = self._stage.connections.store, self._stage.settings
+        """Look, once a lease."""
+        lease = self._stage.settings.lease_seconds
         fault = ""
-        while store.shared and not store.durable:
-            rest = settings.lease_seconds * self._stage.random.uniform(1, 2) * max(1.0, self._crowd / MANY_WORKERS)
+        while True:
+            rest = lease * self._stage.random.uniform(1, 2) * max(1.0, self._crowd / MANY_WORKERS)
             await self._stage.clock.sleep(rest)
             try:
                 await self.look()
@@ -66,7 +71,7 @@ class Forgotten:
                 continue
             except StoreError as error:  # runs that go on must not end for it
                 if str(error) != fault:
-                    self._stage.log.error("cannot look for runs whose ends the store has forgotten: %s", error)
+                    self._stage.log.error("cannot look for jobs that are said to run here and do not: %s", error)
                 fault = str(error)
             else:
                 fault = ""

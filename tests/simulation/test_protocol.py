@@ -43,6 +43,10 @@ def test_a_delayed_job_does_not_start_early_though_its_enqueue_or_its_end_is_sai
     run(seed)
 
 
+def test_a_claim_that_comes_too_late_is_given_back_though_its_worker_lives() -> None:
+    run(4506330)
+
+
 @pytest.mark.soak
 def test_the_same_for_as_long_as_it_is_given() -> None:
     first = int(os.environ.get("SOAK_SEED", "1000000"))

@@ -32,7 +32,7 @@ from callboard.metadata.job import Job, Keep, NewJob, State
 from callboard.runtime import wire
 from callboard.runtime.clock import SystemClock
 from callboard.runtime.finisher import Finisher
-from callboard.runtime.forgotten import PAGE, Forgotten
+from callboard.runtime.forgotten import PAGE, REASON, Forgotten
 from callboard.runtime.job_view import view
 from callboard.runtime.pace import ALONE
 from callboard.runtime.registry import make_store
@@ -71,7 +71,6 @@ class Scene:
         self.told: list[wire.Event] = []
         self.clock = SteppedClock()
         self.next_claim = 2
-        self.kept: Any = SimpleNamespace(durable=False, shared=True)
         self.refused: set[str] = set()  # ids of jobs whose ends the store answers with a fault
         self.fault: MetadataError | None = None  # of each look at the workers' rows
         stage: Any = SimpleNamespace(
@@ -80,7 +79,6 @@ class Scene:
             random=Random(1),
             settings=Settings(broker="memory://", store="memory://"),
             capability=self._capability,
-            connections=SimpleNamespace(store=self.kept),
             dispatcher=SimpleNamespace(send_soon=self.sent.extend, emit=self.told.append),
             log=logging.getLogger("test"),
         )
@@ -151,7 +149,7 @@ async def test_a_job_that_does_not_run_here_though_the_store_says_so_is_given_ba
     assert await look(scene, 2) == (State.ACTIVE, 1, [])
     assert await look(scene, 1) == (State.WAITING, 2, ["job"])
     (run,) = view(await scene.job()).history
-    assert (run.outcome, run.reason) == ("released", "its store has forgotten how this run ended")
+    assert (run.outcome, run.reason) == ("released", REASON)
     assert await look(scene, 3) == (State.WAITING, 2, ["job"])
     assert not scene.told
 
@@ -233,13 +231,6 @@ async def test_a_look_that_fails_is_made_again_and_a_fault_told_once(
     told = [record.getMessage() for record in caplog.records if record.levelname == "ERROR"]
     assert len(told) == isinstance(fault, StoreError)
     assert all("no permission" in line for line in told)
-
-
-@pytest.mark.parametrize(("durable", "shared"), [(True, True), (False, False)])
-async def test_stores_that_forget_nothing_are_not_looked_at(scene: Scene, durable: bool, shared: bool) -> None:
-    scene.kept.durable, scene.kept.shared = durable, shared
-    await scene.forgotten.give_back()  # at once
-    assert (await scene.job()).state is State.ACTIVE
 
 
 class Refusing:
