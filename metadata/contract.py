@@ -365,7 +365,10 @@ class Workers(Protocol):
         ...
 
     async def leave(self, boot: str, queues: Sequence[str]) -> None:
-        """Drop the rows of a boot that ends in order. A row that still holds active jobs stays, to be recovered."""
+        """Drop the rows of a boot that ends in order. A row that still holds active jobs stays, to be recovered.
+
+        Only for a boot whose every claim was answered: one that was given up, or whose reply was lost, may yet take
+        effect, and a job whose owner has no row is recovered by nobody."""
         ...
 
     async def workers(self, queues: Sequence[str]) -> Sequence[WorkerRow]:

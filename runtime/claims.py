@@ -82,6 +82,7 @@ class Claims:
         self._calls: dict[asyncio.Task[None], str] = {}  # and the queue of each
         self._claimed = 0  # jobs that are being asked for, wait for a slot or have one
         self._ahead = 0
+        self._asked = self._replies = 0  # calls of the store
         self.suspects = Suspects(
             stage,
             busy=self._is_busy,
@@ -95,6 +96,12 @@ class Claims:
     def free(self) -> int:
         """Slots; below 0 where jobs were claimed ahead."""
         return self._stage.options.concurrency - self._claimed
+
+    @property
+    def all_answered(self) -> bool:
+        """False: a call failed or was given up, and what it asked for may yet happen; a repeat that was answered does
+        not make up for it."""
+        return self._replies == self._asked
 
     def released(self) -> None:
         """One of `Runs` has left its slot."""
@@ -211,11 +218,15 @@ class Claims:
         self, queue: str, boot: str, tickets: Sequence[ClaimTicket], alone_from: int | None
     ) -> list[Claimed]:
         """Until there is an answer: a claim whose reply was lost may have succeeded, and only this boot can tell."""
-        keep = self._stage.app.retention(queue)[1].keep()
-        clock = self._stage.clock
-        answers = await self._stage.patiently(
-            lambda: self._jobs.claim(queue, boot, tickets, now=clock.now(), keep_expired=keep, alone_from=alone_from)
-        )
+        return await self._stage.patiently(lambda: self._ask_once(queue, boot, tickets, alone_from))
+
+    async def _ask_once(
+        self, queue: str, boot: str, tickets: Sequence[ClaimTicket], alone_from: int | None
+    ) -> list[Claimed]:
+        keep, now = self._stage.app.retention(queue)[1].keep(), self._stage.clock.now()
+        self._asked += 1
+        answers = await self._jobs.claim(queue, boot, tickets, now=now, keep_expired=keep, alone_from=alone_from)
+        self._replies += 1
         return list(answers)
 
     def _refused(self, queue: str, pending: Pending, verdict: Verdict) -> None:

@@ -11,6 +11,7 @@ import pytest
 
 from callboard.metadata.contract import Claimed, Verdict
 from callboard.metadata.contract import Ticket as ClaimTicket
+from callboard.metadata.errors import StoreUnavailable
 from callboard.metadata.job import Keep
 from callboard.runtime.backlog import Backlog, Parcel
 from callboard.runtime.claims import FEW, Claims
@@ -25,13 +26,14 @@ SHORT_JOBS = 10_000 * HAND_ON_SECONDS  # a rate that leaves room beyond the slot
 
 class Scene:
     """Claims of queue `quiet`, then `busy`, on a store that answers with the verdicts of `answers` once, and then
-    nothing. `asked`: queue and size of each call; `settled`, `started`, `copies`: how many messages,
-    runs, and copies that were refused, there were."""
+    nothing; the next `replies_lost` get lost. `asked`: queue and size of each call; `settled`, `started`, `copies`: how
+    many messages, runs, and copies that were refused, there were."""
 
     def __init__(self, pace: Pace = SHARED) -> None:
         self.boot = self.next_boot = "boot"  # now, and once the store has answered
         self.asked: list[tuple[str, int]] = []
         self.answers: list[Verdict] = []
+        self.replies_lost = 0
         self.lost: list[str] = []  # boots
         self.settled = 0
         self.started = 0
@@ -76,6 +78,9 @@ class Scene:
 
     async def claim(self, queue: str, owner: str, tickets: Sequence[ClaimTicket], **more: object) -> list[Claimed]:
         self.asked.append((queue, len(tickets)))
+        if self.replies_lost:
+            self.replies_lost -= 1
+            raise StoreUnavailable("the store", "its reply was lost")
         answers, self.answers = self.answers, []
         if not answers:
             await asyncio.Event().wait()
@@ -194,4 +199,31 @@ async def test_nothing_starts_that_was_claimed_by_a_boot_which_was_lost_before_t
     assert scene.started == 0
     assert scene.settled == 0
     assert scene.asked == [("quiet", 1)] * 2
+    await scene.close()
+
+
+async def test_a_claim_that_was_answered_may_be_followed_by_an_orderly_leave() -> None:
+    scene = Scene()
+    scene.answers = [Verdict.TAKEN]
+    await scene.arrives("quiet", 1)
+    assert scene.claims.all_answered
+    await scene.close()
+
+
+async def test_a_claim_that_was_given_up_may_not() -> None:
+    scene = Scene()
+    await scene.arrives("quiet", 1)
+    await scene.close()
+    assert not scene.claims.all_answered
+
+
+async def test_nor_may_one_whose_reply_was_lost_though_its_repeat_is_answered() -> None:
+    scene = Scene()
+    scene.replies_lost = 1
+    with pytest.raises(StoreUnavailable):
+        await scene.claims._ask("quiet", "boot", [ClaimTicket("job", 1)], None)
+    scene.answers = [Verdict.TAKEN]
+    await scene.arrives("quiet", 1)
+    assert scene.copies == 1
+    assert not scene.claims.all_answered
     await scene.close()
