@@ -47,6 +47,11 @@ class StoreWatch:
                 log.warning("store: its settings cannot be looked at any more: %s", error)
             self._failure = str(error)
             return
+        except Exception as error:  # nobody foresaw it: told, and looked again, since nobody waits for this
+            if repr(error) != self._failure:
+                log.exception("store: a look at its settings failed")
+            self._failure = repr(error)
+            return
         self._failure = ""
         for check in found:
             if check not in self._known:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from callboard.metadata.contract import Check
-from callboard.metadata.errors import StoreUnavailable
+from callboard.metadata.errors import StoreError, StoreUnavailable
 from callboard.runtime.clock import SystemClock
 from callboard.runtime.store_watch import StoreWatch
 
@@ -20,12 +20,12 @@ EVICTS = Check("redis-eviction", "maxmemory-policy is allkeys-lru", refuse=True)
 
 class _Store:
     def __init__(self, *found: Check) -> None:
-        self.found: Sequence[Check] | StoreUnavailable = found
+        self.found: Sequence[Check] | Exception = found
         self.asked = asyncio.Event()
 
     async def check(self) -> Sequence[Check]:
         self.asked.set()
-        if isinstance(self.found, StoreUnavailable):
+        if isinstance(self.found, Exception):
             raise self.found
         return self.found
 
@@ -78,6 +78,21 @@ async def test_a_store_that_is_away_changes_nothing(caplog: pytest.LogCaptureFix
     store.found = (SLOW,)
     await watch.look()
     assert _told(caplog) == []
+
+
+@pytest.mark.parametrize("fault", [StoreError("no permission"), KeyError("a bug")])
+async def test_a_look_that_fails_is_told_once_and_made_again(
+    fault: Exception, caplog: pytest.LogCaptureFixture
+) -> None:
+    store = _Store()
+    watch = _watch(store)
+    store.found = fault
+    await watch.look()
+    await watch.look()
+    assert len(_told(caplog)) == 1
+    store.found = (EVICTS,)
+    await watch.look()
+    assert [level for level, _ in _told(caplog)] == ["ERROR"]
 
 
 async def test_it_looks_by_itself_until_it_is_left() -> None:
