@@ -12,6 +12,10 @@ the last job of the dead worker has been taken, and the worker's row goes last.
 What is sent again is sent now, and a look for lost tickets ends before that can be long ago: nothing is found twice in
 it. Of a queue that is not empty, more than a batch is sent again only while the broker holds less than MOST_READY
 messages of it: a ticket that was overtaken need not be lost.
+
+A batch of which the broker has taken nothing ends the sending: an outbox that is large is not to be written anew every
+few seconds while RabbitMQ is away. Then a single entry of each queue is tried, after pauses that grow up to five
+seconds, until one arrives or the connection is back.
 """
 
 from __future__ import annotations
@@ -23,6 +27,7 @@ from collections.abc import Sequence
 import msgspec
 
 from ..brokers.errors import BrokerUnavailable
+from ..brokers.message import Receipt
 from ..metadata.contract import MAX_BATCH, Jobs, QueueControl, Ready, WorkerRow, Workers
 from ..runtime.actor import Consumes, Stage
 from ..runtime.job_view import Attempt
@@ -61,6 +66,8 @@ class StalledRecovery(RoundsActor):
         self._held: set[str] = set()  # queues of which some worker holds tickets it has no slot for
         self._empty_since: dict[str, float] = {}
         self._audited = stage.clock.elapsed()
+        self._unheard = 0  # batches in a row of which nothing arrived
+        self._quiet_until = 0.0
         self._interval = min(ROUND_SECONDS, stage.settings.lease_seconds / 8)
         self._upkeep: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._upkeep.set_result(None)
@@ -73,6 +80,10 @@ class StalledRecovery(RoundsActor):
 
     def missed(self) -> None:
         self._observations.forget()
+
+    def hears_again(self) -> None:
+        super().hears_again()
+        self._unheard, self._quiet_until = 0, 0.0
 
     async def round(self) -> float:
         queues = await self.queues.names()
@@ -87,17 +98,19 @@ class StalledRecovery(RoundsActor):
     async def _keep_up(self, queues: Sequence[str]) -> None:
         """Send what is due and what is lost, in turns, so that neither waits for the other's end."""
         clock, settings = self.stage.clock, self.stage.settings
+        if self._quiet:
+            return
         began = relayed = clock.elapsed()
         unsent, found = await self._relay(queues), 0
-        lost = await self._look_for_lost(queues)
+        lost = None if self._quiet else await self._look_for_lost(queues)
         until = began + min(KEEP_UP_SECONDS, settings.overtaken_seconds / 2)
         try:
-            while (unsent or lost) and clock.elapsed() < until:
+            while (unsent or lost) and not self._quiet and clock.elapsed() < until:
                 if clock.elapsed() - relayed >= self._interval:
                     relayed, unsent = clock.elapsed(), queues  # others are due by now
                 if unsent:
                     unsent = await self._relay(unsent)
-                if lost:
+                if lost and not self._quiet:
                     lost, sent = await self._send_lost(lost)
                     found += sent
         finally:
@@ -154,13 +167,11 @@ class StalledRecovery(RoundsActor):
 
     async def _relay(self, queues: Sequence[str]) -> Sequence[str]:
         """A batch of each queue; the queues of which there may be more."""
+        limit = self._limit
         ready = await self._jobs.take_unpublished(
-            queues, now=self.stage.clock.now(), grace=self._resend_grace, limit=MAX_BATCH
+            queues, now=self.stage.clock.now(), grace=self._resend_grace, limit=limit
         )
-        if self.stage.metrics is not None:
-            self.stage.metrics.resent(len(ready), why="unsent")
-        await self._send(ready)
-        return _full(ready)
+        return _more(ready, await self._resend(ready, why="unsent"), limit)
 
     async def _look_for_lost(self, queues: Sequence[str]) -> Lost | None:
         """None: it is not yet time, or RabbitMQ cannot be asked."""
@@ -181,6 +192,7 @@ class StalledRecovery(RoundsActor):
 
     async def _send_lost(self, lost: Lost) -> tuple[Lost | None, int]:
         """A batch of each queue; what there may be more of, and how many it were."""
+        limit = self._limit
         ready: list[Ready] = []
         for queues, sent_before in ((lost.overtaken, None), (lost.empty, lost.sent_before)):
             if queues:
@@ -190,18 +202,16 @@ class StalledRecovery(RoundsActor):
                     grace=self._resend_grace,
                     lag=round(self.stage.settings.overtaken_seconds * 1000),
                     sent_before=sent_before,
-                    limit=MAX_BATCH,
+                    limit=limit,
                 )
-        if self.stage.metrics is not None:
-            self.stage.metrics.resent(len(ready), why="lost")
-        await self._send(ready)
-        more = _full(ready)
+        arrived = await self._resend(ready, why="lost")
+        more = _more(ready, arrived, limit)
         left = Lost(
             empty=[queue for queue in lost.empty if queue in more],
             sent_before=lost.sent_before,
             overtaken=[queue for queue in lost.overtaken if queue in more and await self._is_short(queue)],
         )
-        return left if left.empty or left.overtaken else None, len(ready)
+        return left if left.empty or left.overtaken else None, arrived.total()
 
     async def _is_short(self, queue: str) -> bool:
         """Tickets that are sent now would soon be taken, and a false alarm leaves no heap of copies."""
@@ -224,23 +234,49 @@ class StalledRecovery(RoundsActor):
                 empty.append(queue)
         return empty
 
-    async def _send(self, ready: Sequence[Ready], *, event: str | None = None) -> None:
+    async def _resend(self, ready: Sequence[Ready], *, why: str) -> Counter[str]:
+        """How many the broker has now, by queue. The others wait in the outbox."""
         if not ready:
-            return
-        if event is not None:
-            for job in ready:
-                task = decode_body(job.payload).task
-                self.stage.dispatcher.emit(
-                    Event(
-                        event=event,
-                        job=job.id,
-                        queue=job.queue,
-                        task=task,
-                        at=self.stage.clock.now(),
-                        dispatch=job.dispatch,
-                    )
+            return Counter()
+        receipts = await self.stage.dispatcher.send(ready)
+        arrived = Counter(
+            job.queue for job, receipt in zip(ready, receipts, strict=True) if receipt is Receipt.CONFIRMED
+        )
+        if arrived:
+            self._unheard = 0
+        else:
+            self._unheard += 1
+            self._quiet_until = self.stage.clock.elapsed() + self.stage.backoff(self._unheard)
+            self._empty_since.clear()
+        if self.stage.metrics is not None:
+            self.stage.metrics.resent(arrived.total(), why=why)
+        return arrived
+
+    async def _send(self, ready: Sequence[Ready], *, event: str) -> None:
+        for job in ready:
+            task = decode_body(job.payload).task
+            self.stage.dispatcher.emit(
+                Event(
+                    event=event,
+                    job=job.id,
+                    queue=job.queue,
+                    task=task,
+                    at=self.stage.clock.now(),
+                    dispatch=job.dispatch,
                 )
-        await self.stage.dispatcher.send(ready)
+            )
+        if ready:
+            await self.stage.dispatcher.send(ready)
+
+    @property
+    def _quiet(self) -> bool:
+        """The broker has taken nothing just now, and is given time."""
+        return self.stage.clock.elapsed() < self._quiet_until
+
+    @property
+    def _limit(self) -> int:
+        """Of each queue."""
+        return 1 if self._unheard else MAX_BATCH
 
     @property
     def _resend_grace(self) -> int:
@@ -263,9 +299,9 @@ def _holds(row: WorkerRow) -> bool:
         return False
 
 
-def _full(ready: Sequence[Ready]) -> list[str]:
-    """The queues of which there is a whole batch."""
-    return [queue for queue, count in Counter(job.queue for job in ready).items() if count >= MAX_BATCH]
+def _more(ready: Sequence[Ready], arrived: Counter[str], limit: int) -> list[str]:
+    """The queues of which there may be more, and the broker takes it."""
+    return [queue for queue, count in Counter(job.queue for job in ready).items() if count >= limit and arrived[queue]]
 
 
 def _error(max_stalled: int) -> bytes:

@@ -1,12 +1,14 @@
-"""Many tickets at a time, with the settings as they are shipped."""
+"""Many tickets at a time, lost or kept back by a broker that is away, with the settings as they are shipped."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from callboard import Callboard
 from callboard.actors.stalled_recovery import MOST_READY
-from callboard.metadata.contract import MAX_BATCH, Jobs
+from callboard.metadata.contract import MAX_BATCH, Jobs, Ready
+from callboard.metadata.memory import MemoryStore
 from callboard.metadata.memory.jobs import MemoryJobs
 from callboard.runtime.metrics import RESENT, Value
 from callboard.runtime.testing import Simulation, simulate
@@ -16,6 +18,23 @@ from callboard.runtime.testing.simulation.world import World
 
 QUEUE = "images"
 ACTORS = ("worker", "stalled-recovery")
+
+
+class CountingJobs(MemoryJobs):
+    taken = 0  # entries of the outbox, by relays
+
+    async def take_unpublished(self, *given: Any, **named: Any) -> Sequence[Ready]:
+        ready = await super().take_unpublished(*given, **named)
+        self.taken += len(ready)
+        return ready
+
+
+class CountingStore(MemoryStore):
+    def __init__(self) -> None:
+        super().__init__()
+        jobs = self._offers[Jobs]
+        assert isinstance(jobs, MemoryJobs)
+        self.jobs = self._offers[Jobs] = CountingJobs(jobs._queues)
 
 
 class LinesWorld(World):
@@ -89,3 +108,23 @@ def test_what_seems_overtaken_in_a_long_queue_is_sent_again_a_batch_at_a_time() 
     report = simulate(app, a_false_alarm, actors=ACTORS, make_world=LinesWorld)
     assert copies[0] in range(MAX_BATCH, 5 * MAX_BATCH, MAX_BATCH)  # of looks each five seconds
     assert len(report.runs) == count
+
+
+def test_an_outage_of_the_broker_leaves_a_large_outbox_alone_and_is_over_at_once() -> None:
+    app, store, count, back = make_app(), CountingStore(), 2_000, 600
+
+    async def an_outage(world: Simulation) -> None:
+        assert isinstance(world.world, LinesWorld)
+        await world.sleep(1)
+        for line in world.world.lines.values():
+            line.cut(back - world.world.loop.time())
+        await world.sleep(1)
+        await enqueue(app, count)
+        await world.sleep(back - 1 - world.world.loop.time())
+        assert resent(app) == {"unsent": 0}
+        assert MAX_BATCH < store.jobs.taken < count / 2  # that it is tried now and then is seen, too
+        await world.settled(timeout=30)
+
+    report = simulate(app, an_outage, actors=ACTORS, store=store, make_world=LinesWorld)
+    assert resent(app)["unsent"] == len(report.runs) == count
+    assert sum(run.began < back + 2 for run in report.runs) > 0.9 * count
