@@ -316,13 +316,14 @@ def _error(max_stalled: int) -> bytes:
 
 
 def _history(row: WorkerRow, *, beside: int, now: int) -> bytes:
-    """`beside`: how many other jobs the worker ran, whatever their queue."""
+    """`beside`: how many other jobs were the worker's, whatever their queue: they ran, were about to, or had ended
+    without that being recorded."""
     try:
         info = decode_info(row.info)
     except msgspec.MsgspecError:  # a worker of another version
         info = None
     where = "" if info is None else f" (process {info.pid} on {info.host})"
-    company = "nothing else ran there" if beside == 0 else f"{beside} more ran there"
+    company = "nothing else ran there" if beside == 0 else f"{beside} more were claimed there"
     return msgspec.json.encode(
         Attempt(
             attempt=0,

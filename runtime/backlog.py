@@ -138,6 +138,10 @@ class Backlog:
                 return queue, taken
         return "", []
 
+    def take_again(self, queue: str, limit: int) -> list[Pending]:
+        """Of what was taken and put back: it has had its turn."""
+        return self._queues[queue].take(limit)
+
     def put_back(self, queue: str, pending: Sequence[Pending]) -> None:
         self._queues[queue].put_back(pending)
 

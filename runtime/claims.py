@@ -8,6 +8,11 @@ before them are finished.
 The room is the free slots, and where jobs are short those that will be free by the time the answer is here. What is
 claimed is this worker's until it ends or is handed back, so no more is claimed ahead than starts within `Pace.ahead`
 at the present speed; what could not be started when others would have had it is handed back (see `Runs.hand_back`).
+
+A job that was lost before may take this worker with it, and all that is this worker's is then counted as lost. So such
+a job is claimed, and others beside it, only while what was claimed and not yet recorded as ended fits the slots: what
+was claimed ahead without knowing of it is waited for. That costs a trip: who claims ahead is answered `alone`, and asks
+again.
 """
 
 from __future__ import annotations
@@ -16,7 +21,7 @@ import asyncio
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
-from msgspec import structs
+from msgspec import Struct, structs
 
 from ..metadata.contract import Claimed, Jobs, Verdict
 from ..metadata.contract import Ticket as ClaimTicket
@@ -34,6 +39,14 @@ MOST_AHEAD = 2  # batches
 FEW = 8  # of a queue that has nothing under way, beyond all room
 LOOK_AGAIN_SECONDS = (0.0, 0.001, 0.002, 0.005)  # most records come right behind; the last one again and again
 RECORDING_SECONDS = 1.0  # a ticket so young may have overtaken its record
+
+
+class Call(Struct, frozen=True):
+    """A claim under way. `careful`: it takes jobs that were lost before."""
+
+    queue: str
+    jobs: int
+    careful: bool
 
 
 class Host(Protocol):
@@ -79,7 +92,8 @@ class Claims:
         self._pace = pace
         self._changed = changed
         self._spawn = spawn
-        self._calls: dict[asyncio.Task[None], str] = {}  # and the queue of each
+        self._calls: dict[asyncio.Task[None], Call] = {}
+        self._lost_before: dict[str, None] = {}  # queues of which the first that wait are known to be such jobs
         self._claimed = 0  # jobs that are being asked for, wait for a slot or have one
         self._ahead = 0
         self._asked = self._replies = 0  # calls of the store
@@ -132,23 +146,44 @@ class Claims:
                 call.cancel()
 
     def _claim_what_fits(self) -> None:
-        while (
-            self._host.lease_is_certain()
-            and self._runs.has_room
-            and not self.suspects
-            and (turn := self._backlog.turn) is not None
-            and (room := self._room_for(turn)) > 0
-        ):
-            queue, pending = self._backlog.take(min(room, self._pace.batch))
-            if not pending:
+        while self._host.lease_is_certain() and self._runs.has_room and not self.suspects:
+            careful = self._is_careful()
+            again = next(iter(self._lost_before), None)
+            turn = again or self._backlog.turn
+            if turn is None or (room := self._room_in_slots() if careful else self._room_for(turn)) <= 0:
                 return
+            limit = min(room, self._pace.batch)
+            if again is None:
+                queue, pending = self._backlog.take(limit)
+            else:
+                del self._lost_before[again]
+                queue, pending = again, self._backlog.take_again(again, limit)
+            if not pending:
+                continue  # what was there is on its way to somebody again
             self._claimed += len(pending)
-            call = self._spawn(self._claim(queue, pending, alone_from=self.suspects.alone_from))
-            self._calls[call] = queue
+            alone_from = self.suspects.alone_from if careful else 1
+            call = self._spawn(self._claim(queue, pending, alone_from=alone_from))
+            self._calls[call] = Call(queue, len(pending), careful)
             call.add_done_callback(self._answered)
 
+    def _is_careful(self) -> bool:
+        """Whether a job that was lost before is here, or wanted, or asked for. With `max_stalled` 0 any may be failed
+        by the next loss."""
+        return (
+            self._runs.lost_before > 0
+            or bool(self._lost_before)
+            or self._stage.settings.max_stalled == 0
+            or any(call.careful for call in self._calls.values())
+        )
+
+    def _room_in_slots(self) -> int:
+        if len(self._calls) >= self._pace.calls:
+            return 0
+        ours = len(self._runs) + sum(call.jobs for call in self._calls.values())
+        return self._stage.options.concurrency - max(self._claimed, ours)
+
     def _room_for(self, queue: str) -> int:
-        room, under_way = self.free + self._ahead, queue in self._calls.values()
+        room, under_way = self.free + self._ahead, any(call.queue == queue for call in self._calls.values())
         if under_way and min(room, self._backlog.waiting(queue)) < self._pace.least:
             return 0
         if room > 0 and len(self._calls) < self._pace.calls:
@@ -192,6 +227,7 @@ class Claims:
                 return
             now = self._stage.clock.now()
             settled: list[Pending] = []
+            lost_before: list[Pending] = []
             for position, (one, answer) in enumerate(zip(pending, answers, strict=True)):
                 if answer.verdict is Verdict.CLAIMED or answer.verdict is Verdict.MINE:
                     ticket = one.ticket
@@ -206,10 +242,15 @@ class Claims:
                     settled.append(one)
                 else:
                     self._claimed -= 1
-                    if position in early:
+                    if answer.verdict is Verdict.ALONE and alone_from != self.suspects.alone_from:
+                        lost_before.append(one)
+                    elif position in early:
                         loop.call_later(LOOK_AGAIN_SECONDS[one.looks], self._look_again, queue, one)
                     else:
                         self._refused(queue, one, answer.verdict)
+            if lost_before:
+                self._backlog.put_back(queue, lost_before)
+                self._lost_before[queue] = None
             self._runs.begin()
             for one in settled:  # behind the start of the runs: they need not wait for acks to be written
                 one.parcel.settle()

@@ -16,7 +16,7 @@ from .wire import decode_body
 class Attempt(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One run in a job's history. `outcome`: completed, failed, retried, released, parked, cancelled, stalled.
 
-    Of a stalled one, `host`, `pid` and `beside` say which process was lost, and how many other jobs with it."""
+    Of a stalled one, `host`, `pid` and `beside` say which process was lost, and how many more it had claimed."""
 
     attempt: int
     dispatch: int

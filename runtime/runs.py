@@ -41,6 +41,7 @@ class Runs:
         changed: Callable[[], None],
     ) -> None:
         self.started = 0
+        self.lost_before = 0  # those here, ended ones included, that some worker has lost once or more often
         self._closed = False
         self.idle = asyncio.Event()
         self.idle.set()
@@ -125,6 +126,7 @@ class Runs:
     def start(self, run: Run) -> None:
         """As soon as there is a slot, and at the soonest with the next `begin`."""
         self._runs[run.key] = run
+        self.lost_before += run.claimed.stalled > 0
         self.idle.clear()
         self._waiting.setdefault(run.queue, deque()).append(run)
 
@@ -231,6 +233,7 @@ class Runs:
 
     def _ended(self, run: Run) -> None:
         self._forgettable.append((self._next_claim, (run.queue, run.ticket.id, run.ticket.dispatch)))
+        self.lost_before -= run.claimed.stalled > 0
         if self._runs.get(run.key) is run:
             del self._runs[run.key]
         if not self._runs:

@@ -52,6 +52,7 @@ class Scene:
         )
         runs: Any = SimpleNamespace(
             has_room=True,
+            lost_before=0,
             waits=self.waiting.__contains__,
             claiming=Nothing,
             is_new=lambda *_: True,

@@ -7,9 +7,12 @@ import asyncio
 import pytest
 
 from callboard import Callboard
+from callboard.metadata.job import Job, State
+from callboard.runtime.job_view import view
 from callboard.runtime.testing import Simulation, simulate
 from callboard.runtime.testing.simulation.loop import die
 
+SLOTS = 10
 LONG = 120.0  # seconds; it begins before those are over that a scene takes
 
 
@@ -120,3 +123,60 @@ def test_a_worker_that_always_has_jobs_of_a_minute_waits_longer_for_a_suspect_ea
 
     simulate(scene.app, scenario)
     assert scene.beside == []
+
+
+@pytest.mark.parametrize("max_stalled", [0, 2])
+def test_of_jobs_that_are_claimed_ahead_few_are_lost_with_one_that_was_lost_before(max_stalled: int) -> None:
+    app = Callboard(broker="memory://", store="memory://", max_stalled=max_stalled)
+
+    @app.task(name="kills")
+    async def kills() -> None:
+        await asyncio.sleep(0.3)
+        await die()
+
+    @app.task(name="short")
+    async def short() -> None:
+        await asyncio.sleep(0.002)
+
+    made = 0
+    beside: list[int | None] = []
+
+    async def make(jobs: int, *more: dict[str, str]) -> None:
+        nonlocal made
+        shorts = [{"task_id": "short", "job_id": f"short-{n}"} for n in range(made, made + jobs)]
+        half = jobs // 2
+        await app.queue("default").add_bulk([*shorts[:half], *more, *shorts[half:]])
+        made += jobs
+
+    async def scenario(world: Simulation) -> None:
+        def killer() -> Job:
+            job = world.job("default", "killer")
+            assert job is not None
+            return job
+
+        await make(600)
+        await make(600, {"task_id": "kills", "job_id": "killer"})
+        while killer().state is not State.FAILED:
+            seconds = world.world.loop.time()
+            if seconds < 1.5 or 10 < seconds < 12.5:  # it runs, and runs again
+                await make(100)
+            await world.sleep(0.05)
+        await world.settled()
+        beside.extend(loss.beside for loss in view(killer()).history)
+        states = [world.job("default", f"short-{n}") for n in range(made)]
+        failed = [job.id for job in states if job is None or job.state is not State.COMPLETED]
+        lost_twice = [job.id for job in states if job is not None and job.stalled == 2]
+        assert len(failed) <= (0 if max_stalled else SLOTS - 1)
+        assert len(lost_twice) <= SLOTS - 1
+
+    simulate(app, scenario, concurrency=SLOTS, durable=False)
+    if max_stalled:
+        first, second, last = beside
+        assert first is not None
+        assert first >= SLOTS  # they were claimed ahead
+        assert second is not None
+        assert second < SLOTS
+        assert last == 0
+    else:
+        assert beside[0] is not None
+        assert beside[0] < SLOTS
