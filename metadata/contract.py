@@ -461,6 +461,12 @@ class Counts(Struct, frozen=True, kw_only=True):
     paused: bool = False
 
 
+class Passing(str):
+    """What `Inspection.audit` says of a thing that is not as it should be, costs no job, and is mended in time."""
+
+    __slots__ = ()
+
+
 @runtime_checkable
 class Inspection(Protocol):
     async def get(self, queue: str, ids: Sequence[str]) -> Sequence[Job | None]: ...
@@ -475,7 +481,8 @@ class Inspection(Protocol):
 
     async def audit(self, queue: str) -> Sequence[str]:
         """Read everything about a queue and name what is wrong: a record that is not final and in no waker index or in
-        two, an index entry without its record, a leaked key. For tests and `doctor`; the only scan there is."""
+        two, an index entry without its record, a leaked key. For tests and `doctor`; the only scan there is. What a
+        process may leave that is killed, and what puts itself right, is a `Passing`."""
         ...
 
 

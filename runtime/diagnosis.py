@@ -19,7 +19,7 @@ from ..brokers.contract import Broker
 from ..brokers.errors import BrokerError, BrokerUnavailable, TopologyMismatch
 from ..brokers.message import Delivery, Message, Receipt
 from ..brokers.topology import Binding, Names, Queue, Topology
-from ..metadata.contract import Inspection, QueueControl, Store, Workers
+from ..metadata.contract import Inspection, Passing, QueueControl, Store, Workers
 from ..metadata.errors import CapabilityMissing, MetadataError, StoreUnavailable
 from ..metadata.schedules import Schedules
 from .clock import Clock
@@ -244,16 +244,20 @@ async def _audited(store: Store, clock: Clock) -> AsyncIterator[Finding]:
         if faults:
             await clock.sleep(LOOK_AGAIN_SECONDS)
             again = set(await inspection.audit(queue))
-            faults = [fault for fault in faults if fault in again]
+            faults = sorted((fault for fault in faults if fault in again), key=_level)  # errors first
         about = f"queue:{queue}"
         for fault in faults[:FAULTS_SHOWN]:
-            yield Finding(about, "audit", Level.ERROR, fault)
-        if len(faults) > FAULTS_SHOWN:
-            yield Finding(about, "audit", Level.ERROR, f"and {len(faults) - FAULTS_SHOWN} more of the kind")
+            yield Finding(about, "audit", _level(fault), fault)
+        if rest := faults[FAULTS_SHOWN:]:
+            yield Finding(about, "audit", _level(rest[0]), f"and {len(rest)} more of the kind")
         if not faults:
             yield Finding(about, "audit", Level.GOOD, await _in_order(inspection, queue))
     if not queues:
         yield Finding("store", "audit", Level.GOOD, "no queue is known in this namespace")
+
+
+def _level(fault: str) -> Level:
+    return Level.WARNING if isinstance(fault, Passing) else Level.ERROR
 
 
 async def _in_order(inspection: Inspection, queue: str) -> str:

@@ -11,7 +11,7 @@ from pymongo import DeleteMany, UpdateOne
 from ..contract import Pruned
 from ..job import State
 from .connection import Document, MongoConnection
-from .counting import EXACT, audit_group, correct, count_by_index
+from .counting import EXACT, audit_groups, correct, count_by_index
 from .enqueuing import let_go, window_of
 from .names import (
     DEAD_WORKER,
@@ -131,8 +131,10 @@ class MongoRetention:
         to_tombstones = partial(bury, self._connection, now=now, whatever_ttl=False)
         aged = await to_tombstones({"queue": some, "forget_at": {"$lt": now}}, "forget_at", limit=limit)
         removed, more = len(aged), len(aged) == limit
-        for group in await self._connection.find({"queue": some, "state": GROUP}):
-            surplus = await self._surplus(group, limit, now)
+        groups = await self._connection.find({"queue": some, "state": GROUP})
+        await audit_groups(self._connection, groups, now=now)
+        for group in groups:
+            surplus = await self._surplus(group, limit)
             if surplus > 0:
                 where = {"queue": group["queue"], "group": group["of"]}
                 trimmed = await to_tombstones(where, "at", limit=min(surplus, limit))
@@ -143,11 +145,9 @@ class MongoRetention:
         await self._forget_deaths({"queue": some})
         return Pruned(removed, more or limit in (dropped, closed))
 
-    async def _surplus(self, group: Document, limit: int, now: int) -> int:
+    async def _surplus(self, group: Document, limit: int) -> int:
         """How many a group has too many: by its index where it is small, by its counter where it is large."""
         keep, count = group.get("keep"), group["count"]
-        if max(keep or 0, count) > EXACT:
-            count = await audit_group(self._connection, group, now=now)
         if keep is None or count <= keep:
             return 0
         if keep > EXACT:

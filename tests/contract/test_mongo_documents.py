@@ -22,6 +22,7 @@ from callboard.metadata.contract import (
     Inspection,
     Jobs,
     Outcome,
+    Passing,
     QueueControl,
     Retention,
     Sent,
@@ -32,6 +33,7 @@ from callboard.metadata.contract import (
 from callboard.metadata.errors import StoreError, StoreRefused, StoreUnavailable
 from callboard.metadata.job import Deduplication, Keep, NewJob, State
 from callboard.metadata.mongo import MongoStore
+from callboard.metadata.mongo.counting import AUDITS
 from callboard.metadata.mongo.indexes import INDEXES
 from callboard.metadata.mongo.names import job_name
 from callboard.metadata.mongo.record import LEAN
@@ -392,6 +394,50 @@ async def test_counts_of_many_finished_jobs_come_from_counters_that_agree(store:
         pruned = await retention.prune([QUEUE], now=now, adoption_window=10**9, limit=128)
         assert (pruned.removed, (await inspection.counts([QUEUE]))[QUEUE].completed) == (0, 2_200)
         assert await inspection.audit(QUEUE) == []
+
+
+@pytest.mark.parametrize("keep", [20, None])
+async def test_retention_puts_the_counter_of_a_small_group_right_within_the_hour(
+    store: MongoStore, space: MongoSpace, keep: int | None
+) -> None:
+    await _beat(store)
+    now, ids = SystemClock().now(), [str(n) for n in range(20)]
+    await _enqueue(store, *ids)
+    await _claim(store, *ids)
+    outcomes = [Outcome(id=id, dispatch=1, owner=BOOT, ending=Ending.COMPLETED, keep=Keep(count=keep)) for id in ids]
+    await store.get(Jobs).finish(QUEUE, outcomes, now=now, grace=0)
+    inspection, retention = store.get(Inspection), store.get(Retention)
+    for wrong in (-4, 4):  # as a process leaves it that dies while it ends jobs
+        space.change({"state": "group"}, {"$inc": {"count": wrong}})
+        (fault,) = await inspection.audit(QUEUE)
+        assert isinstance(fault, Passing)
+        assert f"20 jobs are kept in 'completed:', and {20 + wrong} are noted" in fault
+        now += 3_600_001
+        pruned = await retention.prune([QUEUE], now=now, adoption_window=10**9, limit=128)
+        assert (pruned.removed, await inspection.audit(QUEUE)) == (0, [])
+
+
+async def test_a_counter_that_is_too_low_keeps_no_more_than_is_to_be_kept(store: MongoStore, space: MongoSpace) -> None:
+    await _beat(store)
+    now, ids = SystemClock().now(), [str(n) for n in range(24)]
+    await _enqueue(store, *ids)
+    await _claim(store, *ids)
+    outcomes = [Outcome(id=id, dispatch=1, owner=BOOT, ending=Ending.COMPLETED, keep=Keep(count=20)) for id in ids]
+    await store.get(Jobs).finish(QUEUE, outcomes, now=now, grace=0)
+    space.change({"state": "group"}, {"$inc": {"count": -24}})
+    pruned = await store.get(Retention).prune([QUEUE], now=now, adoption_window=10**9, limit=128)
+    assert (pruned.removed, await store.get(Inspection).audit(QUEUE)) == (4, [])
+
+
+async def test_counters_of_many_groups_are_put_right_some_in_each_call(store: MongoStore, space: MongoSpace) -> None:
+    now, queues = SystemClock().now(), [f"queue {n}" for n in range(AUDITS + 1)]
+    jobs, retention = store.get(Jobs), store.get(Retention)
+    await jobs.enqueue([_job("job", queue, now) for queue in queues], now=now, grace=0)
+    await asyncio.gather(*(jobs.cancel(queue, ["job"], now=now, keep=Keep()) for queue in queues))
+    space.change({"state": "group"}, {"$inc": {"count": 1}})
+    for left in (1, 0):
+        await retention.prune(queues, now=now, adoption_window=10**9, limit=128)
+        assert [one["count"] for one in space.documents(state="group")].count(2) == left
 
 
 # -- the store ---------------------------------------------------------------------------------------------------------

@@ -26,7 +26,7 @@ from aio_pika import connect
 
 from callboard.brokers.contract import Depth
 from callboard.brokers.topology import Names
-from callboard.metadata.contract import Counts, Inspection, Store, WorkerRow, Workers
+from callboard.metadata.contract import Counts, Inspection, Passing, Store, WorkerRow, Workers
 from callboard.metadata.errors import StoreUnavailable
 from callboard.metadata.job import Job, State
 from callboard.runtime.job_view import view
@@ -295,8 +295,10 @@ class Scene:
         return found
 
     async def audit(self) -> list[str]:
+        """Without what a process that was killed may leave for a while."""
         inspection = await self._inspection()
-        return [f"{queue}: {fault}" for queue in QUEUES for fault in await inspection.audit(queue)]
+        faults = [(queue, fault) for queue in QUEUES for fault in await inspection.audit(queue)]
+        return [f"{queue}: {fault}" for queue, fault in faults if not isinstance(fault, Passing)]
 
     async def finals(self) -> dict[str, Job]:
         """Every final record there is."""

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from callboard.metadata.contract import Jobs, QueueControl
-from callboard.metadata.job import Deduplication, NewJob
+from callboard.metadata.job import Deduplication, Keep, NewJob
 from callboard.runtime.cli.doctor import exit_code
 from callboard.runtime.clock import SystemClock
 from callboard.runtime.diagnosis import Finding, Level, diagnose
@@ -177,6 +177,22 @@ async def test_a_standalone_mongodb_is_a_warning(mongo_url: str) -> None:
     assert found["store version"].message.startswith("mongodb://, version ")
     assert {one.check for one in found.values() if one.level is Level.ERROR} == set()
     assert {one["state"] for one in space.documents()} == {"store"}
+    await space.delete()
+
+
+async def test_a_counter_that_retention_will_put_right_is_a_warning(mongo_replica_url: str) -> None:
+    space, now = MongoSpace(mongo_replica_url), SystemClock().now()
+    store = space.store()
+    await store.open()
+    await store.get(QueueControl).register(["emails"])
+    job = NewJob(id="job", queue="emails", task="task", payload=b"", created_at=now)
+    await store.get(Jobs).enqueue([job], now=now, grace=0)
+    await store.get(Jobs).cancel("emails", ["job"], now=now, keep=Keep())
+    await store.close()
+    space.change({"state": "group"}, {"$inc": {"count": 1}})
+    found = await _look(mongo_replica_url, space.namespace, audit=True)
+    assert found["queue:emails audit"].level is Level.WARNING
+    assert "1 jobs are kept in 'cancelled:', and 2 are noted" in found["queue:emails audit"].message
     await space.delete()
 
 

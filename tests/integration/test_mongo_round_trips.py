@@ -18,8 +18,9 @@ from integration.operations import BEFORE, DONE, ENQUEUED, OPERATIONS, QUEUES
 from mongo_space import MongoSpace
 
 TRIPS = 2  # one to look and one to write
-# What is done once in a while: marks that are waited out, a boot's row, what is old by several indexes.
-MORE = {"leave": 3, "declare_dead": 4, "take_stalled": 4, "pause": 4, "prune": 7}
+# What is done once in a while: marks that are waited out, a boot's row, what is old by several indexes; of a group,
+# once an hour, three trips to compare its counter.
+MORE = {"leave": 3, "declare_dead": 4, "take_stalled": 4, "pause": 4, "prune": 7 + 3}
 # What takes many at a time, from queue to queue: a look and a write each, and a look at what concerns all of them.
 MORE |= {"take_overtaken": 1 + TRIPS * len(QUEUES), "take_due": 2 + TRIPS * len(QUEUES)}
 
