@@ -13,10 +13,8 @@ A store is an object that is opened, asked for capabilities, and closed. Rules t
   and the store's own clock counts, so that neither clock's jump runs a job early. Deduplication windows and ages go
   by `now` or by that same earlier clock.
 - `StoreUnavailable`: it may or may not have happened, repeat it. `StoreError`: a fault. No driver's error comes out.
-- Bytes come back as they were sent.
-- Its cost does not grow with the number of jobs kept. Nothing here scans, `Inspection.audit` excepted.
-
-Every operation can be done with guards on single documents; none needs a transaction over several.
+- Bytes come back as they were sent. The cost does not grow with the number of jobs kept: nothing here scans but
+  `Inspection.audit`. Every operation can be done with guards on single documents; none needs a transaction.
 
 The record and its states are in `job.py`. Words: a *ticket* is the message that carries (job, dispatch) to a worker;
 the *fence* of a run is (dispatch, owner), owner being the boot id of the worker process.
@@ -365,10 +363,8 @@ class Workers(Protocol):
         ...
 
     async def leave(self, boot: str, queues: Sequence[str]) -> None:
-        """Drop the rows of a boot that ends in order. A row that still holds active jobs stays, to be recovered.
-
-        Only for a boot whose every claim was answered: one that was given up, or whose reply was lost, may yet take
-        effect, and a job whose owner has no row is recovered by nobody."""
+        """Drop the rows of a boot that ends in order, and whose every claim was answered: another may yet take effect,
+        and nobody recovers a job whose owner has no row. A row that still holds active jobs stays, to be recovered."""
         ...
 
     async def workers(self, queues: Sequence[str]) -> Sequence[WorkerRow]:
@@ -464,8 +460,6 @@ class Counts(Struct, frozen=True, kw_only=True):
 class Passing(str):
     """What `Inspection.audit` says of a thing that is not as it should be, costs no job, and is mended in time."""
 
-    __slots__ = ()
-
 
 @runtime_checkable
 class Inspection(Protocol):
@@ -481,8 +475,8 @@ class Inspection(Protocol):
 
     async def audit(self, queue: str) -> Sequence[str]:
         """Read everything about a queue and name what is wrong: a record that is not final and in no waker index or in
-        two, an index entry without its record, a leaked key. For tests and `doctor`; the only scan there is. What a
-        process may leave that is killed, and what puts itself right, is a `Passing`."""
+        two, an index entry without its record, a leaked key; as `Passing` what a killed process may leave and what puts
+        itself right. For tests and `doctor`; the only scan there is."""
         ...
 
 
