@@ -132,7 +132,7 @@ def test_flags_go_over_the_settings_of_the_app(cli: Cli, redis_url: str) -> None
         (("run", "worker", "--app", APP, "--queue", "a", "--queue", "a"), "--queue a is given twice"),
         (("run", "retention", "--namespace", "a b"), "settings: namespace: "),
         (("run", "worker", "--app", APP, "--processes", "2"), "the store is memory://, which lives in one process: 2"),
-        (("run", "retention"), "one process: retention would never have anything to do; set CALLBOARD_STORE, or name a"),
+        (("run", "retention"), "one process: retention would never have anything to do; set CALLBOARD_STORE, or"),
         (("queues",), "the store is memory://, which lives in one process"),
         (("enqueue", "cli.add", "--timeout", "3"), "--timeout says how long to --wait; give both"),
     ],
