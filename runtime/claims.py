@@ -93,6 +93,7 @@ class Claims:
         self._changed = changed
         self._spawn = spawn
         self._calls: dict[asyncio.Task[None], Call] = {}
+        self._careful_calls = 0
         self._lost_before: dict[str, None] = {}  # queues of which the first that wait are known to be such jobs
         self._claimed = 0  # jobs that are being asked for, wait for a slot or have one
         self._ahead = 0
@@ -147,10 +148,13 @@ class Claims:
 
     def _claim_what_fits(self) -> None:
         while self._host.lease_is_certain() and self._runs.has_room and not self.suspects:
-            careful = self._is_careful()
-            again = next(iter(self._lost_before), None)
+            again = next(iter(self._lost_before), None) if self._lost_before else None
             turn = again or self._backlog.turn
-            if turn is None or (room := self._room_in_slots() if careful else self._room_for(turn)) <= 0:
+            if turn is None:
+                return
+            careful = self._is_careful()
+            room = self._room_in_slots() if careful else self._room_for(turn)
+            if room <= 0:
                 return
             limit = min(room, self._pace.batch)
             if again is None:
@@ -164,6 +168,7 @@ class Claims:
             alone_from = self.suspects.alone_from if careful else 1
             call = self._spawn(self._claim(queue, pending, alone_from=alone_from))
             self._calls[call] = Call(queue, len(pending), careful)
+            self._careful_calls += careful
             call.add_done_callback(self._answered)
 
     def _is_careful(self) -> bool:
@@ -173,7 +178,7 @@ class Claims:
             self._runs.lost_before > 0
             or bool(self._lost_before)
             or self._stage.settings.max_stalled == 0
-            or any(call.careful for call in self._calls.values())
+            or self._careful_calls > 0
         )
 
     def _room_in_slots(self) -> int:
@@ -193,7 +198,7 @@ class Claims:
         return FEW if self._ahead > 0 and alone and len(self._calls) < 2 * self._pace.calls else 0
 
     def _answered(self, call: asyncio.Task[None]) -> None:
-        del self._calls[call]
+        self._careful_calls -= self._calls.pop(call).careful
         self._changed.set()
 
     async def _claim_alone(self, queue: str, pending: Pending) -> None:
