@@ -41,6 +41,7 @@ class Dispatcher:
         self._batcher = Batcher(self._publish, limit=4 * MAX_BATCH, window=4)
         self._wakes = Wakes(self.command_soon, clock)
         self._declared: set[str] = set()
+        self._refused: dict[str, str] = {}  # queues that cannot be declared, and why
         self._published: list[Sent] = []
         self._unrecorded: set[tuple[str, str]] = set()
         self._events: dict[str, list[Event]] = {}
@@ -174,25 +175,30 @@ class Dispatcher:
             log.warning("%s; whether the store has lost its data since is asked again later", error)
 
     async def _publish_again(self, messages: list[Message], receipts: list[Receipt], returned: list[int]) -> None:
-        try:
-            for queue in {messages[number].routing_key for number in returned}:
-                await self.declare(queue, again=True)
-        except BrokerUnavailable:
+        queues = {messages[number].routing_key for number in returned}
+        declared = {queue for queue in queues if await self._declare_or_tell(queue, again=True)}
+        returned = [number for number in returned if messages[number].routing_key in declared]
+        if not returned:
             return
         again = await self._broker.publish([messages[number] for number in returned], timeout=self._confirm_timeout)
         for number, receipt in zip(returned, again, strict=True):
             receipts[number] = receipt
 
-    async def _declare_or_tell(self, queue: str) -> None:
+    async def _declare_or_tell(self, queue: str, *, again: bool = False) -> bool:
         """One queue that cannot be declared is no reason to keep back the others' jobs; its own come back, as returned
         or unconfirmed, and stay in the outbox."""
         try:
-            await self.declare(queue)
+            await self.declare(queue, again=again)
         except BrokerUnavailable:
-            return
+            return False
         except BrokerError as error:
             self._declared.discard(queue)
-            log.error("queue %s cannot be declared, its jobs wait in the outbox: %s", queue, error)
+            if self._refused.get(queue) != str(error):  # said once, and when the reason is another
+                self._refused[queue] = str(error)
+                log.error("queue %s cannot be declared, its jobs wait in the outbox: %s", queue, error)
+            return False
+        self._refused.pop(queue, None)
+        return True
 
     def _message(self, queue: str, priority: int, bundle: Sequence[Ready]) -> Message:
         return Message(

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from callboard.brokers.errors import BrokerUnavailable
+from callboard.brokers.errors import BrokerError, BrokerUnavailable
 from callboard.brokers.message import Message, Receipt
 from callboard.brokers.topology import Names, Topology
 from callboard.metadata.contract import Jobs, Ready, Sent
@@ -34,6 +34,7 @@ class FakeBroker:
         self.redeclared: list[str] = []
         self.receipts: list[Receipt] = []  # for the next messages; CONFIRMED when used up
         self.away = False
+        self.refuses: dict[str, str] = {}  # to declare these queues, with the reason
         self.held: asyncio.Event | None = None
 
     async def publish(self, messages: Sequence[Message], *, timeout: float) -> list[Receipt]:
@@ -45,9 +46,16 @@ class FakeBroker:
     async def declare(self, topology: Topology) -> None:
         if self.away:
             raise BrokerUnavailable("fake", "away")
+        self._refuse(topology)
         self.declared += [queue.name for queue in topology.queues]
 
+    def _refuse(self, topology: Topology) -> None:
+        for queue in topology.queues:
+            if queue.name in self.refuses:
+                raise BrokerError(self.refuses[queue.name])
+
     async def redeclare(self, topology: Topology) -> None:
+        self._refuse(topology)
         self.redeclared += [queue.name for queue in topology.queues]
 
 
@@ -138,6 +146,29 @@ async def test_published_is_noted_after_the_confirm_and_not_before(scene: Scene)
     assert await sending == [Receipt.CONFIRMED]
     await scene.dispatcher.flush()
     assert scene.jobs.sent == [Sent("q", "a", 3)]
+
+
+async def test_a_queue_that_cannot_be_declared_is_told_of_once_for_each_reason(
+    scene: Scene, caplog: pytest.LogCaptureFixture
+) -> None:
+    for reason in ("ACCESS_REFUSED", "ACCESS_REFUSED", "PRECONDITION_FAILED", ""):
+        scene.broker.refuses = {"ns.jobs.q": reason} if reason else {}
+        await scene.dispatcher.send([ready("a")])
+    assert [record.getMessage() for record in caplog.records] == [
+        "queue q cannot be declared, its jobs wait in the outbox: ACCESS_REFUSED",
+        "queue q cannot be declared, its jobs wait in the outbox: PRECONDITION_FAILED",
+    ]
+
+
+async def test_a_deleted_queue_that_may_not_be_declared_again_keeps_its_jobs_in_the_outbox_and_no_others(
+    scene: Scene,
+) -> None:
+    await scene.dispatcher.send([ready("a"), ready("b", queue="other")])
+    scene.broker.refuses = {"ns.jobs.q": "ACCESS_REFUSED"}
+    scene.broker.receipts = [Receipt.RETURNED, Receipt.RETURNED]
+    sent = await scene.dispatcher.send([ready("c"), ready("d", queue="other")])
+    assert sent == [Receipt.RETURNED, Receipt.CONFIRMED]
+    assert scene.broker.redeclared == ["ns.jobs.other"]
 
 
 @pytest.mark.parametrize("receipt", [Receipt.REFUSED, Receipt.UNKNOWN])
