@@ -28,6 +28,7 @@ from .declarer import Declarer
 from .framing import Frames, frames_for
 from .keeper import Backoff, Keeper, report
 from .link import Link, NotThere, masked, parse_url
+from .news import News
 from .plain_publisher import PlainPublisher
 from .publisher import Publisher
 
@@ -56,6 +57,7 @@ class RabbitMQBroker:
         self._connected = False
         self._watchers: list[Callable[[bool], None]] = []
         self._topologies: dict[Topology, None] = {}
+        self._refusals = News()  # of those
         self._consumers: dict[RabbitMQConsumer, None] = {}
         self._publisher: Publisher | PlainPublisher | None = None
         self._declarer: Declarer | None = None
@@ -205,18 +207,25 @@ class RabbitMQBroker:
             except BrokerUnavailable:
                 raise
             except BrokerError as error:
-                log.warning("Queue %s cannot be consumed: %s", consumer.queue, error)
+                self._tell_of_refusal(consumer, error)
                 self._in_background(self._restart(consumer, link))
+            else:
+                self._tell_of_success(consumer)
 
     async def _declare_remembered(self, declarer: Declarer) -> None:
         """One that is refused does not stop the others."""
+        refused = False
         for topology in list(self._topologies):
             try:
                 await declarer.declare(topology, again=True)
             except BrokerUnavailable:
                 raise
             except BrokerError as error:
-                log.error("A remembered topology cannot be declared: %s", error)
+                refused = True
+                if self._refusals.is_new(str(error), asyncio.get_running_loop().time()):
+                    log.error("A remembered topology cannot be declared: %s", error)
+        if not refused and self._refusals.over():
+            log.info("Every remembered topology is declared again")
 
     def _declare_missing(self) -> None:
         """A publish met an exchange that is not there."""
@@ -248,9 +257,18 @@ class RabbitMQBroker:
                 await self._declare_remembered(self._declarer)
                 await consumer.start(link)
             except BrokerError as error:
-                log.warning("Queue %s cannot be consumed yet: %s", consumer.queue, error)
+                self._tell_of_refusal(consumer, error)
             else:
+                self._tell_of_success(consumer)
                 return
+
+    def _tell_of_refusal(self, consumer: RabbitMQConsumer, error: BrokerError) -> None:
+        if consumer.news.is_new(str(error), asyncio.get_running_loop().time()):
+            log.warning("Queue %s cannot be consumed, which is tried until it can: %s", consumer.queue, error)
+
+    def _tell_of_success(self, consumer: RabbitMQConsumer) -> None:
+        if consumer.news.over():
+            log.info("Queue %s is consumed again", consumer.queue)
 
     def _in_background(self, work: Coroutine[None, None, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)

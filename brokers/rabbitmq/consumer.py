@@ -9,6 +9,7 @@ from functools import partial
 from ..contract import Receive
 from .keeper import STEADY_SECONDS, Backoff
 from .link import Link
+from .news import News
 from .subscription import Subscription
 
 
@@ -31,6 +32,7 @@ class RabbitMQConsumer:
         self.queue = queue
         self.over = False
         self.backoff = backoff
+        self.news = News()
         self._receive = receive
         self._prefetch = prefetch
         self._exclusive = exclusive

@@ -9,6 +9,7 @@ from random import Random
 
 from ..errors import BrokerError
 from .link import Link
+from .news import News
 
 BACKOFF_SECONDS = 0.2
 BACKOFF_LIMIT_SECONDS = 5.0
@@ -57,6 +58,8 @@ class Keeper:
         self._set_up = set_up
         self._changed = changed
         self._backoff = Backoff(random)
+        self._news = News()
+        self._tries = 0
         self._task: asyncio.Task[None] | None = None
         self._closing = False
 
@@ -108,6 +111,12 @@ class Keeper:
                     self._backoff.succeeded()
             await asyncio.sleep(self._backoff.next_delay())
             try:
+                self._tries += 1
                 await self._connect_once()
             except BrokerError as error:
-                log.warning("Connecting again failed: %s", error)
+                if self._news.is_new(str(error), loop.time()):
+                    log.warning("Connecting again failed, and is tried until it succeeds: %s", error)
+            else:
+                if self._news.over() and self.link is not None:
+                    log.info("The connection %s is back, at try %d", self.link.name, self._tries)
+                self._tries = 0

@@ -108,6 +108,12 @@ class Link:
             with translated(self.broker), quiet(self._on_error):
                 async with asyncio.timeout(CONNECT_SECONDS):
                     await self._connection.connect()
+        except BrokerUnavailable as error:
+            self.abort()
+            if self._tap.reason and not isinstance(error.__cause__, ProbableAuthenticationError):
+                # Closed by the server, whose reason aiormq does not tell: it expected another frame.
+                raise BrokerUnavailable(self.broker, self._tap.reason) from error
+            raise
         except BaseException:
             self.abort()
             raise

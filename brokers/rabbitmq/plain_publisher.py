@@ -20,6 +20,7 @@ from ..message import Message, Receipt
 from .codec import shape
 from .fate import fate
 from .link import Link, close_channel
+from .news import News
 from .publisher import FORGOTTEN, WINDOW
 
 log = logging.getLogger(__name__)
@@ -39,6 +40,7 @@ class PlainPublisher:
         self._link = link
         self._new_id = new_id
         self._missing = missing
+        self._news = News()
         self._present: _Channel | None = None
         self._opened = asyncio.Event()
         self._room = asyncio.Semaphore(WINDOW)
@@ -111,7 +113,8 @@ class PlainPublisher:
         if not self._link.up or not code:
             self._lose_all()
             return
-        log.warning("RabbitMQ closed the publishing channel of %s: %s %s", self._link.broker, code, reason)
+        if self._news.is_new(f"{code} {reason}", asyncio.get_running_loop().time()):
+            log.warning("RabbitMQ closed the publishing channel of %s: %s %s", self._link.broker, code, reason)
         if code == 404:
             self._missing()
         self._replace()

@@ -25,6 +25,7 @@ from .codec import Shape, Shapes
 from .delivery import Address
 from .fate import fate
 from .link import Link, close_channel
+from .news import News
 
 WINDOW = 256  # messages in flight; a confirm with `multiple` walks over all of them
 FORGOTTEN = 4096  # messages in flight whose publisher stopped waiting: at this many the channel is replaced
@@ -68,6 +69,7 @@ class Publisher:
         self._link = link
         self._new_id = new_id
         self._missing = missing
+        self._news = News()
         self._channel: AbstractChannel | None = None
         self._number = 0
         self._frame_max = 0
@@ -166,7 +168,8 @@ class Publisher:
         if not self._link.up or not code:
             self._lose_all()
             return
-        log.warning("RabbitMQ closed the publishing channel of %s: %s %s", self._link.broker, code, reason)
+        if self._news.is_new(f"{code} {reason}", asyncio.get_running_loop().time()):
+            log.warning("RabbitMQ closed the publishing channel of %s: %s %s", self._link.broker, code, reason)
         if code == 404:
             self._missing()
         for offset, flight in enumerate(self._in_flight):
