@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, ClassVar, TypeVar
 from msgspec import Struct
 
 from ..brokers.contract import Broker, Consumer
-from ..brokers.errors import BrokerUnavailable
+from ..brokers.errors import BrokerError
 from ..brokers.message import Delivery
 from ..brokers.topology import Binding, Names, Queue, Topology
 from ..metadata.errors import CapabilityMissing, StoreUnavailable
@@ -237,7 +237,7 @@ class Mailbox:
         self._actor.stage.broker.watch(self._connection_changed)
         try:
             await self._open()
-        except BrokerUnavailable as error:
+        except BrokerError as error:  # also where it refuses: what an actor can do without it, it does
             self._actor.stage.log.warning("%s; commands reach this actor when it is back", error)
             self._opening = asyncio.get_running_loop().create_task(self._open_later())
 
@@ -267,7 +267,7 @@ class Mailbox:
         while self._consumer is None and not stage.stopping.is_set():
             failures += 1
             await stage.sleep(stage.backoff(failures))
-            with suppress(BrokerUnavailable):
+            with suppress(BrokerError):
                 await self._open()
         self._connection_changed(self._consumer is not None)
 

@@ -9,7 +9,7 @@ are settled.
 from __future__ import annotations
 
 from ..brokers.contract import Broker, Consumer, Receive
-from ..brokers.errors import BrokerUnavailable
+from ..brokers.errors import BrokerError, BrokerUnavailable
 from ..brokers.topology import Names
 
 FEWEST, MOST = 3, 256  # messages
@@ -64,5 +64,8 @@ class Inflow:
             await self.start()
         except BrokerUnavailable:  # the old one is started again with the connection
             self._prefetch = before
+            return
+        except BrokerError:  # the old one serves on, and as many messages have to come before this is tried again
+            self._prefetch, self._messages, self._jobs = before, 0, 0
             return
         await old.cancel(requeue=False)

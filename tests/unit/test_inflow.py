@@ -1,9 +1,11 @@
-"""A worker's inflow while the broker is away."""
+"""A worker's inflow while the broker is away, or refuses."""
 
 from __future__ import annotations
 
 import asyncio
 
+from callboard.brokers.contract import BODY_LIMIT, Consumer, Receive
+from callboard.brokers.errors import BrokerError
 from callboard.brokers.memory import MemoryBroker
 from callboard.brokers.message import Delivery, Message
 from callboard.brokers.topology import Names
@@ -78,5 +80,39 @@ async def test_the_prefetch_is_changed_once_the_broker_is_back() -> None:
 
     await publish(broker, 10 * FIRST)
     await inbox.holds(10 * FIRST)
+    await inflow.stop()
+    await broker.close()
+
+
+class RefusingBroker(MemoryBroker):
+    """Refuses to let anybody consume, once it is told to."""
+
+    refuses = False
+    asked = 0
+
+    async def consume(
+        self, queue: str, receive: Receive, *, prefetch: int, exclusive: bool = False, body_limit: int = BODY_LIMIT
+    ) -> Consumer:
+        self.asked += 1
+        if self.refuses:
+            raise BrokerError("ACCESS_REFUSED")
+        return await super().consume(queue, receive, prefetch=prefetch, exclusive=exclusive, body_limit=body_limit)
+
+
+async def test_a_change_of_prefetch_that_is_refused_leaves_the_old_consumer_and_waits_for_messages() -> None:
+    inbox, broker = Inbox(), RefusingBroker()
+    await broker.open()
+    await broker.declare(NAMES.exchanges())
+    await broker.declare(NAMES.jobs_topology("mail"))
+    inflow = Inflow(broker, NAMES, "mail", inbox)
+    await inflow.start()
+    count_messages(inflow)
+    broker.refuses = True
+    for _ in range(10):
+        await inflow.adapt(WANTED)
+    assert broker.asked == 2
+
+    await publish(broker, FIRST)
+    await inbox.holds(FIRST)
     await inflow.stop()
     await broker.close()
