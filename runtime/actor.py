@@ -82,6 +82,7 @@ class Stage:
         self.instance = secrets.token_hex(16)
         self.stopping = asyncio.Event()
         self._stopping_since: float | None = None
+        self._store_is_away = False  # and that has been said
         self.hurry = asyncio.Event()  # a second signal: hand back at once
         self.working = False
         self.loop_lag: Callable[[], float] = lambda: 0.0  # seconds; the worst since it was asked last
@@ -172,14 +173,20 @@ class Stage:
         failures = 0
         while True:  # an outage ends, or somebody stops the process
             try:
-                return await call()
+                answer = await call()
             except StoreUnavailable as error:
-                if failures == 0:
+                if failures == 0 and not self._store_is_away:
+                    self._store_is_away = True
                     self.log.warning("%s; trying again", error)
                 failures += 1
                 if self._out_of_time:
                     raise
                 await self.clock.sleep(self.backoff(failures, cap=2.0))
+            else:
+                if self._store_is_away:
+                    self._store_is_away = False
+                    self.log.warning("the store is back")
+                return answer
 
     @property
     def _out_of_time(self) -> bool:
