@@ -11,12 +11,12 @@ MILLISECONDS = 4000
 PATIENCE_SECONDS = 60.0
 
 
-async def begin_lasting(scene: Scene, app: Callboard) -> None:
+async def begin_lasting(scene: Scene, app: Callboard, id: str = LASTING) -> None:
     """Return when it runs."""
-    await app.queue(QUEUES[0]).add("work", [MILLISECONDS, False], job_id=LASTING)
-    scene.occurrences |= {LASTING}
-    await scene.until(lambda: lasts(scene, at=float("inf")), "the lasting job runs", PATIENCE_SECONDS)
+    await app.queue(QUEUES[0]).add("work", [MILLISECONDS, False], job_id=id)
+    scene.occurrences |= {id}
+    await scene.until(lambda: lasts(scene, at=float("inf"), id=id), "the lasting job runs", PATIENCE_SECONDS)
 
 
-def lasts(scene: Scene, *, at: float) -> bool:
-    return any(entry.run.job == LASTING for entry in scene.running(at=at))
+def lasts(scene: Scene, *, at: float, id: str = LASTING) -> bool:
+    return any(entry.run.job == id for entry in scene.running(at=at))

@@ -272,6 +272,10 @@ class Proxy:
     def conditions(self, direction: Direction) -> Conditions:
         return self._conditions[direction]
 
+    def target_of(self, client: asyncio.StreamWriter) -> tuple[str, int]:
+        """Where to carry that client's connection."""
+        return self._target
+
     async def passable(self, direction: Direction) -> None:
         """Wait while this direction is a blackhole."""
         while self._conditions[direction].blackhole:
@@ -317,7 +321,7 @@ class Proxy:
             _abort(writer)
             return
         try:
-            server = _Streams(*await asyncio.open_connection(*self._target))
+            server = _Streams(*await asyncio.open_connection(*self.target_of(writer)))
         except OSError:
             _abort(writer)
             return
