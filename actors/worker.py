@@ -331,7 +331,7 @@ class Worker(Actor):
     async def _leave(self) -> None:
         if not self._claims.all_answered:
             # A job may yet become ours, and nobody looks for jobs of a boot without a row.
-            self.stage.log.info("a claim was not answered; this worker's row stays until its lease has run out")
+            self.stage.log.info("a claim was not answered; this worker's row stays, for stalled-recovery to remove")
             return
         try:
             await self.stage.capability(Workers).leave(self._boot, self._queues)
