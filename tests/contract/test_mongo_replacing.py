@@ -203,18 +203,21 @@ async def test_of_two_that_replace_one_job_at_once_one_is_left_and_the_tickets_o
         assert await store.get(Inspection).audit(scene.queue) == []
 
 
-async def test_a_tombstone_that_never_got_its_name_keeps_a_schedules_job_from_being_recorded_again(
-    store: MongoStore,
-) -> None:
-    scene = Scene(store, "fired")
-    await scene.set()
-
+async def die_before_the_tombstone_has_its_name(scene: Scene, store: MongoStore) -> None:
     async def die(number: int) -> None:
         if number == 4:
             raise Died
 
     with pytest.raises(Died):
         await scene.replace(on=Watched(store._connection, die))
+
+
+async def test_a_tombstone_that_never_got_its_name_keeps_a_schedules_job_from_being_recorded_again(
+    store: MongoStore,
+) -> None:
+    scene = Scene(store, "fired")
+    await scene.set()
+    await die_before_the_tombstone_has_its_name(scene, store)
     fired = [scene.job("old", "free")]
     await enqueue(store._connection, fired, now=scene.now, grace=0, anew=False)
     assert await store.get(Inspection).get(scene.queue, ["old"]) == [None]
@@ -225,13 +228,7 @@ async def test_a_tombstone_that_never_got_its_name_keeps_a_schedules_job_from_be
 async def test_a_laid_tombstone_is_forgotten_as_others_are(store: MongoStore, space: MongoSpace) -> None:
     scene = Scene(store, "pruned")
     await scene.set()
-
-    async def die(number: int) -> None:
-        if number == 4:
-            raise Died
-
-    with pytest.raises(Died):
-        await scene.replace(on=Watched(store._connection, die))
+    await die_before_the_tombstone_has_its_name(scene, store)
     much_later = scene.now + 20 * MINUTE
     await store.get(Retention).prune([scene.queue], now=much_later, adoption_window=MINUTE, limit=10)
     left = space.documents(queue=scene.queue, id={"$exists": True})

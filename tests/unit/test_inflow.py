@@ -38,14 +38,20 @@ class Inbox:
             self._came.notify_all()
 
 
-async def after_an_outage_during_adapt(inbox: Inbox) -> tuple[MemoryBroker, Inflow]:
-    broker = MemoryBroker.from_url("memory://", name="inflow")
+async def busy(broker: MemoryBroker, inbox: Inbox) -> Inflow:
+    """Started, with as many messages as it takes to adapt."""
     await broker.open()
     await broker.declare(NAMES.exchanges())
     await broker.declare(NAMES.jobs_topology("mail"))
     inflow = Inflow(broker, NAMES, "mail", inbox)
     await inflow.start()
     count_messages(inflow)
+    return inflow
+
+
+async def after_an_outage_during_adapt(inbox: Inbox) -> tuple[MemoryBroker, Inflow]:
+    broker = MemoryBroker.from_url("memory://", name="inflow")
+    inflow = await busy(broker, inbox)
     broker.disconnect()
     await inflow.adapt(WANTED)
     broker.reconnect()
@@ -101,12 +107,7 @@ class RefusingBroker(MemoryBroker):
 
 async def test_a_change_of_prefetch_that_is_refused_leaves_the_old_consumer_and_waits_for_messages() -> None:
     inbox, broker = Inbox(), RefusingBroker()
-    await broker.open()
-    await broker.declare(NAMES.exchanges())
-    await broker.declare(NAMES.jobs_topology("mail"))
-    inflow = Inflow(broker, NAMES, "mail", inbox)
-    await inflow.start()
-    count_messages(inflow)
+    inflow = await busy(broker, inbox)
     broker.refuses = True
     for _ in range(10):
         await inflow.adapt(WANTED)
