@@ -41,6 +41,7 @@ class Dispatcher:
         self._batcher = Batcher(self._publish, limit=4 * MAX_BATCH, window=4)
         self._wakes = Wakes(self.command_soon, clock)
         self._declared: set[str] = set()
+        self._declaring: dict[str, asyncio.Lock] = {}
         self._refused: dict[str, str] = {}  # queues that cannot be declared, and why
         self._published: list[Sent] = []
         self._unrecorded: set[tuple[str, str]] = set()
@@ -101,14 +102,6 @@ class Dispatcher:
     def delayed_soon(self, queue: str, run_at: int) -> None:
         """Tell the delayed scanners that a job which was recorded is due at `run_at`, if they need to be told."""
         self._wakes.delayed(queue, run_at)
-
-    async def declare(self, queue: str, *, again: bool = False) -> None:
-        """See to it that the job queue exists. BrokerUnavailable: it will, once there is a connection."""
-        if again:
-            await self._broker.redeclare(self._names.jobs_topology(queue))
-        elif queue not in self._declared:
-            self._declared.add(queue)
-            await self._broker.declare(self._names.jobs_topology(queue))
 
     async def flush(self) -> None:
         """Wait for everything under way, `published` included."""
@@ -184,11 +177,27 @@ class Dispatcher:
         for number, receipt in zip(returned, again, strict=True):
             receipts[number] = receipt
 
+    async def _declare(self, queue: str) -> None:
+        """See to it that the job queue exists. BrokerUnavailable: it will, once there is a connection."""
+        # Who comes meanwhile waits: what is sent before the queue is there comes back, and later than what is behind.
+        async with self._declaring.setdefault(queue, asyncio.Lock()):
+            if queue in self._declared:
+                return
+            try:
+                await self._broker.declare(self._names.jobs_topology(queue))
+            except BrokerUnavailable:
+                self._declared.add(queue)
+                raise
+            self._declared.add(queue)
+
     async def _declare_or_tell(self, queue: str, *, again: bool = False) -> bool:
         """One queue that cannot be declared is no reason to keep back the others' jobs; its own come back, as returned
         or unconfirmed, and stay in the outbox."""
         try:
-            await self.declare(queue, again=again)
+            if again:
+                await self._broker.redeclare(self._names.jobs_topology(queue))
+            else:
+                await self._declare(queue)
         except BrokerUnavailable:
             return False
         except BrokerError as error:

@@ -36,6 +36,7 @@ class FakeBroker:
         self.away = False
         self.refuses: dict[str, str] = {}  # to declare these queues, with the reason
         self.held: asyncio.Event | None = None
+        self.declaring: asyncio.Event | None = None  # a declaration is not answered until it is set
 
     async def publish(self, messages: Sequence[Message], *, timeout: float) -> list[Receipt]:
         self.published += messages
@@ -46,6 +47,8 @@ class FakeBroker:
     async def declare(self, topology: Topology) -> None:
         if self.away:
             raise BrokerUnavailable("fake", "away")
+        if self.declaring is not None:
+            await self.declaring.wait()
         self._refuse(topology)
         self.declared += [queue.name for queue in topology.queues]
 
@@ -196,6 +199,20 @@ async def test_a_message_that_comes_back_twice_stays_in_the_outbox(scene: Scene)
 async def test_a_queue_is_declared_once(scene: Scene) -> None:
     for name in ("a", "b", "c"):
         await scene.dispatcher.send([ready(name)])
+    assert scene.broker.declared == ["ns.jobs.q"]
+
+
+async def test_what_is_sent_while_the_queue_is_being_declared_waits_for_it_and_keeps_its_order(scene: Scene) -> None:
+    scene.broker.declaring = asyncio.Event()
+    sends = []
+    for name in ("a", "b", "c"):
+        sends.append(asyncio.create_task(scene.dispatcher.send([ready(name)])))
+        for _ in range(5):
+            await asyncio.sleep(0)
+    assert scene.broker.published == []
+    scene.broker.declaring.set()
+    assert await asyncio.gather(*sends) == [[Receipt.CONFIRMED]] * 3
+    assert [tickets for _, _, tickets in scene.bundles()] == [[("a", 1)], [("b", 1)], [("c", 1)]]
     assert scene.broker.declared == ["ns.jobs.q"]
 
 
