@@ -26,7 +26,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 
 from ..brokers.contract import BODY_KEPT, Consumer
-from ..brokers.errors import BrokerUnavailable
+from ..brokers.errors import BrokerRefused, BrokerUnavailable
 from ..brokers.message import Delivery
 from ..metadata.contract import Enqueued, Jobs, QueueControl
 from ..metadata.errors import StoreError
@@ -104,7 +104,7 @@ class Intake(Actor):
 
     async def _keep_consuming(self) -> None:
         """With the prefetch that holds now; RabbitMQ fixes it when a consumer starts."""
-        failures = 0
+        failures, refused = 0, ""
         while True:
             self._switch.clear()
             try:
@@ -114,8 +114,14 @@ class Intake(Actor):
                     self.stage.log.warning("%s; nothing is taken in until it is back", error)
                 failures += 1
                 await self.stage.sleep(self.stage.backoff(failures), self._switch)
+            except BrokerRefused as error:
+                if str(error) != refused:
+                    refused = str(error)
+                    self.stage.log.error("nothing is taken in until the broker permits it: %s", refused)
+                failures += 1
+                await self.stage.sleep(self.stage.backoff(failures), self._switch)
             else:
-                failures = 0
+                failures, refused = 0, ""
                 await self._switch.wait()
 
     async def _consume(self) -> None:

@@ -21,7 +21,7 @@ import secrets
 from contextlib import suppress
 from functools import partial
 
-from ..brokers.errors import BrokerUnavailable
+from ..brokers.errors import BrokerError, BrokerRefused, BrokerUnavailable
 from ..brokers.message import Delivery
 from ..metadata.contract import Heartbeat, Inspection, Jobs, QueueControl, Workers
 from ..metadata.errors import StoreUnavailable
@@ -121,12 +121,13 @@ class Worker(Actor):
                 await stage.sleep(3600 * 24 * 365, self._beaten)
                 await self._mailbox.open()
                 self._paused = set(await self.stage.patiently(lambda: control.paused(self._queues)))
-                for queue in self._queues:
-                    await self._consume(queue)
+                late = [queue for queue in self._queues if await self._failure(queue) is not None]
                 claiming = group.create_task(self._claims.claim_while_there_is_work())
                 upkeep = [group.create_task(work) for work in (self._balance(), self._forgotten.give_back())]
-                stage.working = True
-                stage.log.info("worker %s serves %s", self._boot[:8], ", ".join(self._queues))
+                await asyncio.gather(*map(self._consume, late))  # the others are served meanwhile
+                if not stage.stopping.is_set():
+                    stage.working = True
+                    stage.log.info("worker %s serves %s", self._boot[:8], ", ".join(self._queues))
                 await stage.stopping.wait()
                 for task in upkeep:
                     task.cancel()
@@ -159,25 +160,31 @@ class Worker(Actor):
     # --- tickets in ---
 
     async def _consume(self, queue: str) -> None:
-        failures = 0
-        while not await self._consumed(queue):  # an outage ends, or somebody ends the process
-            if failures == 0:
-                self.stage.log.warning("the broker is away; queue %s is not consumed until it is back", queue)
+        stage, failures, refused = self.stage, 0, ""
+        while (failure := await self._failure(queue)) is not None:  # it passes, or somebody ends the process
+            if isinstance(failure, BrokerUnavailable):
+                if failures == 0:
+                    stage.log.warning("the broker is away; queue %s is not consumed until it is back", queue)
+            elif str(failure) != refused:
+                refused = str(failure)
+                stage.log.error("queue %s is not consumed until the broker permits it: %s", queue, refused)
             failures += 1
-            await self.stage.sleep(self.stage.backoff(failures))
+            await stage.sleep(stage.backoff(failures))
+        if refused and not stage.stopping.is_set():
+            stage.log.info("queue %s is consumed", queue)
 
-    async def _consumed(self, queue: str) -> bool:
-        """Whether it is consumed, or need not be; False: the broker is away."""
+    async def _failure(self, queue: str) -> BrokerError | None:
+        """What is in the way; None: it is consumed, or need not be."""
         async with self._switching:
             inflow = self._inflows[queue]
             if queue in self._paused or inflow.flows or self.stage.stopping.is_set():
-                return True
+                return None
             try:
                 await self.stage.broker.declare(self.stage.names.jobs_topology(queue))
                 await inflow.start()
-            except BrokerUnavailable:
-                return False
-            return True
+            except (BrokerUnavailable, BrokerRefused) as error:
+                return error
+            return None
 
     def _receive(self, queue: str, delivery: Delivery) -> None:
         bundle, malformed = decode_bundle(delivery.body)
@@ -296,7 +303,7 @@ class Worker(Actor):
     async def _bind_instance(self, boot: str) -> None:
         try:
             await self._mailbox.bind(f"instance.{boot}")
-        except BrokerUnavailable as error:
+        except BrokerError as error:  # also where it refuses, as it may the mailbox itself
             self.stage.log.warning("%s; commands for this worker come with its heartbeats meanwhile", error)
 
     def _heart_failed(self, error: BaseException) -> None:

@@ -2,6 +2,7 @@
 
 BrokerError
 ├── BrokerUnavailable   no connection now: what was not confirmed may be repeated
+├── BrokerRefused       its user may not do this: it may once somebody permits it
 └── TopologyMismatch    an exchange or queue exists with other arguments; both values are named
 """
 
@@ -9,7 +10,7 @@ from __future__ import annotations
 
 
 class BrokerError(Exception):
-    """A fault that waiting will not mend, unless it is a BrokerUnavailable."""
+    """A fault that waiting will not mend, unless it is a BrokerUnavailable or a BrokerRefused."""
 
 
 class BrokerUnavailable(BrokerError):
@@ -17,6 +18,10 @@ class BrokerUnavailable(BrokerError):
         super().__init__(f"broker {broker} is unavailable: {reason}")
         self.broker = broker
         self.reason = reason
+
+
+class BrokerRefused(BrokerError):
+    """RabbitMQ's 403: the message holds what was to be used, and by which user."""
 
 
 class TopologyMismatch(BrokerError):

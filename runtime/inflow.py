@@ -32,7 +32,7 @@ class Inflow:
         return self._consumer is not None
 
     async def start(self) -> None:
-        """BrokerUnavailable: nothing was started."""
+        """BrokerUnavailable, BrokerRefused: nothing was started."""
         self._consumer = await self._broker.consume(
             self._names.job_queue(self._queue), self._receive, prefetch=self._prefetch
         )

@@ -14,6 +14,7 @@ from importlib.metadata import version
 from aio_pika.exceptions import CONNECTION_EXCEPTIONS
 from aiormq import (
     AMQPChannelError,
+    ChannelAccessRefused,
     ChannelNotFoundEntity,
     ChannelPreconditionFailed,
     Connection,
@@ -23,7 +24,7 @@ from aiormq.abc import AbstractChannel
 from yarl import URL
 
 from ..contract import BODY_LIMIT
-from ..errors import BrokerError, BrokerUnavailable, TopologyMismatch
+from ..errors import BrokerError, BrokerRefused, BrokerUnavailable, TopologyMismatch
 from .assembly import Assembly, Ending, Listener
 from .framing import Frames
 from .quiet import quiet
@@ -35,6 +36,7 @@ CONNECT_SECONDS = 10.0
 ANSWER_SECONDS = 10.0
 DEFAULT_FRAME_BYTES = 131_072  # where the server sets no limit
 CLOSE_SECONDS = 3.0
+NO_PERMISSION = "refused for user"  # in the server's words
 
 
 class NotThere(BrokerError):
@@ -74,6 +76,12 @@ def translated(broker: str) -> Iterator[None]:
         raise TopologyMismatch(str(error)) from error
     except ChannelNotFoundEntity as error:
         raise NotThere(str(error)) from error
+    except ChannelAccessRefused as error:
+        if NO_PERMISSION not in str(error):  # else a queue that somebody consumes exclusively
+            raise BrokerError(str(error)) from error
+        raise BrokerRefused(
+            f"{error}; rabbitmqctl set_permissions gives it, and PROTOCOL.md names what is needed"
+        ) from error
     except AMQPChannelError as error:
         raise BrokerError(str(error)) from error
     except ProbableAuthenticationError as error:

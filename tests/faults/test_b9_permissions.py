@@ -11,6 +11,10 @@ is tried; how many were refused is printed); a process says of each connection a
 however often it tries; no process ends and no actor is started again; handlers start within 20 s of the end; every
 enqueue is answered with yes; every accepted job is completed after one run (or one more than its own failures); no
 worker is declared dead, the audit is clean, the queues are empty.
+
+The same where the deployment starts while its user may declare no queue of jobs and read none of submissions. Bites:
+every worker and the intake said so, of each queue, and no handler started. Passes: they said it once, serve by
+themselves within 20 s of the permission, and no process ended and no actor was started again.
 """
 
 from __future__ import annotations
@@ -24,9 +28,9 @@ from pathlib import Path
 import pytest
 
 from callboard import Callboard
-from faults.fleet import Member
-from faults.scene import ACTORS, CONNECTION_LOST, Scene, elapsed
-from faults.workload import QUEUES
+from faults.fleet import SERVES, Member, actor
+from faults.scene import ACTORS, CONNECTION_LOST, UP_SECONDS, Scene, elapsed
+from faults.workload import APP, QUEUES
 from servers import RabbitMQServer, RedisServer
 
 HOST, USER, PASSWORD = "jobs", "callboard", "first"
@@ -39,6 +43,9 @@ RESUME_SECONDS = 20.0
 CONNECTIONS = 2 * (ACTORS + 2)  # with the producers'
 QUICK_TRIES, SECONDS_A_TRY = 8, 2.0  # of a connection; somewhat more than on the average
 MOST_LINES = 40  # of a process that has both connections and, as a worker does, five queues
+
+# For all that there is, but to declare a queue of jobs, and to read one of submissions.
+NO_QUEUES = (r"^(?!.*\.jobs\.).*$", ".*", r"^(?!.*\.intake$).*$")
 
 Commands = tuple[tuple[str, ...], ...]
 CLOSE = ("close_all_connections", "--vhost", HOST, "by the operator")
@@ -157,3 +164,43 @@ async def test_a_deployment_that_its_broker_refuses_waits_for_it_quietly_and_los
         # Some were claimed for a slot that did not come free in time, and given back: nobody stopped a handler.
         assert scene.fleet.lines("", "was declared dead|is gone") == []
         assert [job.id for job in (await scene.finals()).values() if job.stalled] == []
+
+
+@pytest.mark.soak
+async def test_a_deployment_that_starts_while_its_queues_are_refused_waits_for_them(
+    tmp_path: Path, seed: int, durable_redis: RedisServer, broker: RabbitMQServer
+) -> None:
+    url = f"amqp://{USER}:{PASSWORD}@127.0.0.1:{broker.port}/{HOST}"
+    await asyncio.to_thread(broker.ctl, "set_permissions", "--vhost", HOST, USER, *NO_QUEUES)
+    async with Scene(tmp_path, seed=seed, store=durable_redis.url, broker=url, settle_seconds=120) as scene:
+        scene.start_actors()
+        intake = scene.fleet.start("intake", actor("intake", app=APP))
+        waiting = [*scene.workers, intake]
+        scene.start_producers(rate=RATE)
+        await scene.until(
+            lambda: all("broker permits it: ACCESS_REFUSED" in m.output() for m in waiting), "all wait", UP_SECONDS
+        )
+        await asyncio.sleep(FAULT_SECONDS)
+        assert scene.started() == []
+        assert [worker.name for worker in scene.workers if worker.said(SERVES)] == []
+        accepted = len(scene.journals("accepted"))
+        await asyncio.to_thread(broker.ctl, *GRANT)
+        permitted = elapsed()
+        await scene.up()
+        await scene.until(lambda: intake.said("takes in"), "the intake works", UP_SECONDS)
+        resumed = scene.next_start(permitted) or float("inf")
+        assert [member.name for member in scene.fleet if not member.running or member.lives > 1] == []
+        await scene.settle()
+        verdict = await scene.judge(CONNECTION_LOST)
+
+        print(f"{accepted} jobs accepted meanwhile; {resumed:.1f} s from the permission to the first start")
+        print("\n".join(complaints(scene.workers[0])))
+        assert accepted > 0
+        for worker in scene.workers:
+            for queue in QUEUES:
+                (said,) = [line for line in complaints(worker).elements() if f"queue {queue} is not consumed" in line]
+                assert "rabbitmqctl set_permissions" in said
+        (said,) = [line for line in complaints(intake).elements() if "nothing is taken in" in line]
+        assert resumed <= RESUME_SECONDS
+        assert scene.fleet.lines("", "starting it again") == []
+        assert verdict.repeated == ()
