@@ -417,6 +417,7 @@ class MongoServer:
     ) -> None:
         self._program = _mongod()
         self._folder = folder
+        self._data = folder / "data"
         self._environment = {**os.environ, **(environment or {})}
         self._process: OwnedProcess | None = None
         self._replica_set = replica_set
@@ -443,18 +444,20 @@ class MongoServer:
 
     def start(self) -> Self:
         """Return once it takes writes. On the same port and the same data as before."""
-        data = self._folder / "data"
-        data.mkdir(parents=True, exist_ok=True)
+        self._data.mkdir(parents=True, exist_ok=True)
         _require_free(self.port)
-        arguments = [self._program, "--bind_ip", LOOPBACK, "--port", str(self.port), "--dbpath", str(data)]
-        arguments += ["--nounixsocket", "--quiet"]
-        for name, value in self.options.items():
-            arguments += [f"--{name}", value] if value else [f"--{name}"]
-        self._process = OwnedProcess(arguments, environment=self._environment, log=self.log)
+        self._process = OwnedProcess(self.arguments(), environment=self._environment, log=self.log)
         _wait_until(lambda: mongo_answers(LOOPBACK, self.port), self._process, self.log)
         if self._replica_set:
             make_replica_set(LOOPBACK, self.port)
         return self
+
+    def arguments(self) -> Sequence[str]:
+        arguments = [self._program, "--bind_ip", LOOPBACK, "--port", str(self.port), "--dbpath", str(self._data)]
+        arguments += ["--nounixsocket", "--quiet"]
+        for name, value in self.options.items():
+            arguments += [f"--{name}", value] if value else [f"--{name}"]
+        return arguments
 
     def stop(self) -> None:
         """Shut down in order (SIGTERM)."""

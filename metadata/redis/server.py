@@ -14,6 +14,14 @@ from .connection import RedisConnection
 OLDEST = (6, 2)
 _SETTINGS = ("*append*", "maxmemory-policy", "min-*-to-write")
 
+# What is to be done where one of these is not "ok". A write that failed is made again. After a flush that failed Redis
+# makes no other before something is written, and lets nobody write: it stays so, with appendfsync everysec, for ever.
+_MENDED = {
+    "aof_last_write_status": "see to its disk, and where it still refuses writes then (MISCONF), restart it: after a"
+    " flush that failed it refuses them until it is restarted",
+    "rdb_last_bgsave_status": "see to its disk; BGSAVE tries again",
+}
+
 
 class ServerFacts(Struct, frozen=True):
     """INFO, and the settings that matter; `settings` None: the server does not let us read them. `default_rights`: the
@@ -136,10 +144,10 @@ def _persistence(facts: ServerFacts) -> Iterator[Check]:
             "the default user has no rights, and Redis 7.0 reads its append-only file with them after a restart: what"
             " scripts wrote would be gone; ACL SETUSER default off ~* &* +@all keeps others out and the data in",
         )
-    for field in ("aof_last_write_status", "rdb_last_bgsave_status"):
+    for field, then in _MENDED.items():
         status = facts.info.get(field, "ok")
         if status != "ok":
-            yield Check("redis-persistence", f"{field} is {status}: the server cannot write its data to disk")
+            yield Check("redis-persistence", f"{field} is {status}: the server cannot write its data to disk; {then}")
 
 
 def _replication(facts: ServerFacts, mode: Mode) -> Iterator[Check]:
