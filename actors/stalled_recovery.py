@@ -6,6 +6,9 @@
     now and then          jobs overtaken by others that were sent well after them, or whose broker queue is empty
                           -> publish again, same dispatch, until none is left
 
+The dead are recovered beside the watching, several at a time: on some stores a declaration takes a second, and a look
+that comes late does not count.
+
 Any number of replicas. A crash at any step leaves the next pass of any of them to go on: the dead mark is kept until
 the last job of the dead worker has been taken, and the worker's row goes last.
 
@@ -40,6 +43,7 @@ from ..runtime.worker_info import decode_info
 ROUND_SECONDS = 0.5
 EMPTY_FOR_SECONDS = 5.0  # how long RabbitMQ has to report a queue empty before its sent jobs count as lost
 KEEP_UP_SECONDS = 30.0  # then the queues are looked at anew
+AT_ONCE = 16  # rows of dead workers, one for each queue of each, that are recovered at a time
 MOST_READY = 1000  # messages in a queue, before which what seems overtaken is sent again one batch at a time
 
 
@@ -63,6 +67,8 @@ class StalledRecovery(RoundsActor):
         self._jobs = stage.capability(Jobs)
         self._workers = stage.capability(Workers)
         self._observations = Observations(stage.settings.lease_seconds)
+        self._recoveries: dict[tuple[str, str], asyncio.Task[None]] = {}  # under way, by queue and boot
+        self._turns = asyncio.Semaphore(AT_ONCE)
         self._held: set[str] = set()  # queues of which some worker holds tickets it has no slot for
         self._empty_since: dict[str, float] = {}
         self._audited = stage.clock.elapsed()
@@ -75,8 +81,12 @@ class StalledRecovery(RoundsActor):
     async def run(self) -> None:
         try:
             await super().run()
+            if self._recoveries:
+                await self.stage.within_grace(asyncio.wait(self._recoveries.values()))
         finally:
             self._upkeep.cancel()
+            for recovery in self._recoveries.values():
+                recovery.cancel()
 
     def missed(self) -> None:
         self._observations.forget()
@@ -120,12 +130,27 @@ class StalledRecovery(RoundsActor):
     # --- dead workers ---
 
     async def _recover(self, queues: Sequence[str]) -> None:
+        self._raise_what_failed()
         asked = self.stage.clock.elapsed()
         rows = await self._workers.workers(queues)
         self._held = {row.queue for row in rows if _holds(row)}
         for row in self._observations.read(rows, asked=asked, answered=self.stage.clock.elapsed()):
+            if (key := (row.queue, row.boot)) not in self._recoveries:
+                beside = sum(one.active for one in rows if one.boot == row.boot) - 1
+                recovery = self._recoveries[key] = asyncio.create_task(self._bury(row, beside=beside))
+                recovery.add_done_callback(_looked_at)
+
+    def _raise_what_failed(self) -> None:
+        """Forget the recoveries that have ended; one failure is raised for all."""
+        ended = [key for key, recovery in self._recoveries.items() if recovery.done()]
+        failures = [error for key in ended if (error := self._recoveries.pop(key).exception()) is not None]
+        if failures:
+            raise failures[0]
+
+    async def _bury(self, row: WorkerRow, *, beside: int) -> None:
+        async with self._turns:
             if await self._workers.declare_dead(row.queue, row.boot, beat=row.beat, now=self.stage.clock.now()):
-                await self._take_back(row, beside=sum(one.active for one in rows if one.boot == row.boot) - 1)
+                await self._take_back(row, beside=beside)
 
     async def _take_back(self, row: WorkerRow, *, beside: int) -> None:
         log, clock, settings = self.stage.log, self.stage.clock, self.stage.settings
@@ -290,6 +315,12 @@ class StalledRecovery(RoundsActor):
     @property
     def _empty_seconds(self) -> float:
         return min(EMPTY_FOR_SECONDS, self.stage.settings.reconcile_grace_seconds / 2)
+
+
+def _looked_at(recovery: asyncio.Task[None]) -> None:
+    """Also where no round is left to raise what it raised: asyncio would tell of an error that nobody saw."""
+    if not recovery.cancelled():
+        recovery.exception()
 
 
 def _holds(row: WorkerRow) -> bool:
