@@ -29,9 +29,16 @@ RATE = 230.0
 async def test_a_killed_worker_costs_a_repeat_of_what_it_ran_and_nothing_else(
     tmp_path: Path, seed: int, redis_url: str, amqp_url: str
 ) -> None:
-    async with Scene(
-        tmp_path, seed=seed, store=redis_url, broker=amqp_url, shares_store=True, shares_broker=True
-    ) as scene:
+    await kill_at_random(tmp_path, seed=seed, store=redis_url, broker=amqp_url)
+
+
+@pytest.mark.soak
+async def test_so_it_is_on_mongodb(tmp_path: Path, seed: int, mongo_url: str, amqp_url: str) -> None:
+    await kill_at_random(tmp_path, seed=seed, store=mongo_url, broker=amqp_url)
+
+
+async def kill_at_random(folder: Path, *, seed: int, store: str, broker: str) -> None:
+    async with Scene(folder, seed=seed, store=store, broker=broker, shares_store=True, shares_broker=True) as scene:
         scene.start_actors()
         scene.start_producers(rate=RATE, limit=JOBS)
         await scene.up()
