@@ -1,13 +1,15 @@
-/* Moves the wall clock of one program while it runs, and nothing else: see skew.py.
+/* Moves the wall clock of one program while it runs, or holds its monotonic clock back: see skew.py.
 
-   SKEW_FILE=file LD_PRELOAD=skew.so program. The file holds two int64: by how many milliseconds the clock is ahead (or
-   behind), which may be changed at any time, and how many wrong times the program has been told. The clocks that never
-   jump are left alone. No function that allocates is called from here: programs ask for the time while they set up their
+   SKEW_FILE=file LD_PRELOAD=skew.so program. The file holds three int64: by how many milliseconds the wall clock is ahead
+   (or behind), which may be changed at any time; how many wrong times of it the program has been told; for how many
+   milliseconds the machine has slept, in which CLOCK_MONOTONIC stood still and CLOCK_BOOTTIME did not, to be changed only
+   while the program is stopped. No function that allocates is called from here: programs ask for the time while they set up their
    allocator. */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <fcntl.h>
 #include <pthread.h>
+#include <semaphore.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <sys/mman.h>
@@ -22,7 +24,7 @@ __attribute__((constructor)) static void share(void) {
   const char *path = getenv("SKEW_FILE");
   int file = path ? open(path, O_RDWR | O_CLOEXEC) : -1;
   if (file < 0) return;
-  void *page = mmap(0, 16, PROT_READ | PROT_WRITE, MAP_SHARED, file, 0);
+  void *page = mmap(0, 24, PROT_READ | PROT_WRITE, MAP_SHARED, file, 0);
   close(file);
   if (page != MAP_FAILED) shared = page;
 }
@@ -41,6 +43,8 @@ int clock_gettime(clockid_t clock, struct timespec *moment) {
     shift(moment, offset);
     __atomic_add_fetch(&shared[1], 1, __ATOMIC_RELAXED);
   }
+  if (!failed && shared && (clock == CLOCK_MONOTONIC || clock == CLOCK_MONOTONIC_RAW || clock == CLOCK_MONOTONIC_COARSE))
+    shift(moment, -shared[2]);
   return failed;
 }
 
@@ -60,13 +64,13 @@ time_t time(time_t *moment) {
   return now.tv_sec;
 }
 
-/* The kernel knows nothing of our offset: a wait until a moment of the moved clock has to be told in its own time. Moments
-   of clocks that count from the boot are far below those of the wall clock. */
+/* The kernel knows nothing of our offset: a wait until a moment of a moved clock has to be told in its own time. Moments
+   of clocks that count from the boot are far below those of the wall clock; nobody waits by CLOCK_BOOTTIME. */
 #define SINCE_2001 1000000000
 
 static struct timespec unmoved(const struct timespec *until) {
   struct timespec moment = *until;
-  if (shared && shared[0] && until->tv_sec > SINCE_2001) shift(&moment, -shared[0]);
+  if (shared) shift(&moment, until->tv_sec > SINCE_2001 ? -shared[0] : shared[2]);
   return moment;
 }
 
@@ -82,4 +86,18 @@ int pthread_cond_clockwait(pthread_cond_t *condition, pthread_mutex_t *mutex, cl
   if (!wait) wait = dlsym(RTLD_NEXT, "pthread_cond_clockwait");
   struct timespec moment = unmoved(until);
   return wait(condition, mutex, clock, &moment);
+}
+
+int sem_clockwait(sem_t *semaphore, clockid_t clock, const struct timespec *until) {
+  static int (*wait)(sem_t *, clockid_t, const struct timespec *);
+  if (!wait) wait = dlsym(RTLD_NEXT, "sem_clockwait");
+  struct timespec moment = unmoved(until);
+  return wait(semaphore, clock, &moment);
+}
+
+int clock_nanosleep(clockid_t clock, int flags, const struct timespec *until, struct timespec *left) {
+  static int (*wait)(clockid_t, int, const struct timespec *, struct timespec *);
+  if (!wait) wait = dlsym(RTLD_NEXT, "clock_nanosleep");
+  struct timespec moment = flags & TIMER_ABSTIME ? unmoved(until) : *until;
+  return wait(clock, flags, &moment, left);
 }

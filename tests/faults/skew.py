@@ -1,14 +1,16 @@
-"""A wall clock that is wrong, for one process: set ahead or back, or strobing, while it runs.
+"""A wall clock that is wrong, for one process: ahead, behind, or strobing, while it runs; or a sleep of its machine.
 
     skew = Skew(build(folder), folder / "worker-1.skew")
     ...                                     # start the process, with `skew.environment`
     skew.set(60_000)                        # it reads a time that is a minute ahead, from now on
     await skew.strobe(10_000, seconds=3)    # ahead, behind, ahead, ... five times a second; right again at the end
     skew.readings()                         # how many wrong times it has been told
+    ...                                     # stop the process (SIGSTOP) for five seconds
+    skew.slept(5000)                        # CLOCK_MONOTONIC goes on where it was; and continue it
 
-A library of ours (skew.c) stands between the process and its C library. What never jumps (CLOCK_MONOTONIC,
-CLOCK_BOOTTIME) is not moved, so from what a process writes of CLOCK_BOOTTIME the true time is known: `TrueTime`.
-libfaketime, which does the same and more, hangs Debian's Redis.
+A library of ours (skew.c) stands between the process and its C library. CLOCK_BOOTTIME, which never jumps, is not
+moved, so from what a process writes of it the true time is known: `TrueTime`. libfaketime, which does the same and
+more, hangs Debian's Redis.
 """
 
 from __future__ import annotations
@@ -46,7 +48,7 @@ class Skew:
     def __init__(self, library: Path, file: Path) -> None:
         self._library = library
         self._file = file
-        file.write_bytes(bytes(2 * _SIZE))
+        file.write_bytes(bytes(3 * _SIZE))
 
     @property
     def environment(self) -> Mapping[str, str]:
@@ -54,7 +56,15 @@ class Skew:
 
     def set(self, milliseconds: int) -> None:
         """By so much the clock is ahead; below 0: behind."""
+        self._write(0, milliseconds)
+
+    def slept(self, milliseconds: int) -> None:
+        """For so long in all, while the process was stopped, as it is now, the machine was suspended."""
+        self._write(2, milliseconds)
+
+    def _write(self, place: int, milliseconds: int) -> None:
         with self._file.open("r+b", buffering=0) as file:  # written over, never cut off: the process has it mapped
+            file.seek(place * _SIZE)
             file.write(milliseconds.to_bytes(_SIZE, "little", signed=True))
 
     async def strobe(self, milliseconds: int, *, seconds: float) -> None:
@@ -68,7 +78,7 @@ class Skew:
             self.set(0)
 
     def readings(self) -> int:
-        return int.from_bytes(self._file.read_bytes()[_SIZE:], "little")
+        return int.from_bytes(self._file.read_bytes()[_SIZE : 2 * _SIZE], "little")
 
 
 class TrueTime(Struct, frozen=True):
