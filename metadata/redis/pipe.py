@@ -180,14 +180,19 @@ class Pipe(asyncio.Protocol):
         address, self._loop = self._address, asyncio.get_running_loop()
         if self._transport is not None:  # it is closing
             await self._closed.wait()
-        async with asyncio.timeout(address.timeout):
-            host, port = await self._where()
-            await self._loop.create_connection(lambda: self, host, port, ssl=_context(address) if address.tls else None)
-            if address.password is not None:
-                name = () if address.username is None else (address.username.encode(),)
-                await self._send(encode(b"AUTH", *name, address.password.encode()))
-            if address.database:
-                await self._send(encode(b"SELECT", b"%d" % address.database))
+        try:
+            async with asyncio.timeout(address.timeout):
+                host, port = await self._where()
+                tls = _context(address) if address.tls else None
+                await self._loop.create_connection(lambda: self, host, port, ssl=tls)
+                if address.password is not None:
+                    name = () if address.username is None else (address.username.encode(),)
+                    await self._send(encode(b"AUTH", *name, address.password.encode()))
+                if address.database:
+                    await self._send(encode(b"SELECT", b"%d" % address.database))
+        except BaseException:  # cancelled too: one that is half made would be waited for, as if it were closing
+            self._fail(Lost("the connection could not be made"))
+            raise
         self._ready = True
 
 

@@ -1,0 +1,79 @@
+"""A pipe to Redis whose server refuses its credentials for a while, or answers them too late."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+from redis.exceptions import AuthenticationError
+
+from callboard.metadata.redis.address import parse
+from callboard.metadata.redis.pipe import Pipe, encode
+
+PING = encode(b"PING")
+
+
+class Doorkeeper:
+    """Answers AUTH with `says`, `asked` having been set, once it `may_answer`; and everything else with OK."""
+
+    def __init__(self) -> None:
+        self.says = b"+OK\r\n"
+        self.asked = asyncio.Event()
+        self.may_answer = asyncio.Event()
+        self.may_answer.set()
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            while head := await reader.readline():
+                parts = [(await reader.readline(), await reader.readline())[1].strip() for _ in range(int(head[1:]))]
+                if parts[0] == b"AUTH":
+                    self.asked.set()
+                    await self.may_answer.wait()
+                writer.write(self.says if parts[0] == b"AUTH" else b"+OK\r\n")
+        finally:
+            writer.close()
+
+
+@asynccontextmanager
+async def pipe_to(server: Doorkeeper, *, timeout: float, before: float = 0.0) -> AsyncIterator[Pipe]:
+    """`before`: seconds that the way to the server takes to be found."""
+    listening = await asyncio.start_server(server.serve, "127.0.0.1", 0)
+    port = listening.sockets[0].getsockname()[1]
+
+    async def where() -> tuple[str, int]:
+        await asyncio.sleep(before)
+        return "127.0.0.1", port
+
+    pipe = Pipe(parse(f"redis://user:password@127.0.0.1:{port}/0?timeout={timeout:g}"), where=where)
+    try:
+        yield pipe
+    finally:
+        server.may_answer.set()
+        await pipe.close()
+        listening.close()
+        await listening.wait_closed()
+
+
+async def test_a_server_that_refused_the_password_is_asked_again_and_lets_in() -> None:
+    server = Doorkeeper()
+    server.says = b"-WRONGPASS invalid username-password pair or user is disabled.\r\n"
+    async with pipe_to(server, timeout=30) as pipe, asyncio.timeout(60):
+        for _ in range(3):
+            with pytest.raises(AuthenticationError):
+                await pipe.ask([PING])
+        server.says = b"+OK\r\n"
+        assert await pipe.ask([PING]) == [b"OK"]
+
+
+async def test_a_connection_that_was_let_in_too_late_is_replaced() -> None:
+    server = Doorkeeper()
+    server.may_answer.clear()
+    async with pipe_to(server, timeout=1, before=0.3) as pipe, asyncio.timeout(60):
+        with pytest.raises(TimeoutError):
+            await pipe.ask([PING])
+        assert server.asked.is_set()
+        server.may_answer.set()  # before the answer itself is overdue
+        await asyncio.sleep(0.05)
+        assert await pipe.ask([PING]) == [b"OK"]
