@@ -78,7 +78,7 @@ class Broker(Protocol):
     async def declare(self, topology: Topology) -> None:
         """Declare now, and again after every reconnect. Declaring the same again makes no round trip. While there is no
         connection: BrokerUnavailable, but it is remembered and declared when there is one. TopologyMismatch: it exists
-        with other arguments."""
+        with other arguments. BrokerRefused: this user may not; nothing is remembered."""
         ...
 
     async def redeclare(self, topology: Topology) -> None:
@@ -95,6 +95,7 @@ class Broker(Protocol):
     ) -> Consumer:
         """Call `receive(delivery)` in the loop for each message, at most `prefetch` of them unsettled. `receive` must
         not block and must not raise. An exception from it stops nothing: the delivery is requeued and logged.
+        BrokerUnavailable, BrokerRefused: there is no consumer.
 
         Of a body longer than `body_limit` no more than BODY_KEPT bytes are ever held, so that unsettled messages never
         take more than `prefetch` times the limit."""
