@@ -187,9 +187,11 @@ class Publisher:
         try:
             if self._channel is not None:
                 channel, self._channel = self._channel, None
-                self._link.forget(self._number, self)
                 self._lose_flights()
-                await close_channel(channel, self._link.broker)
+                try:  # its confirms and returns are heard until it is closed: aiormq would log an error for each
+                    await close_channel(channel, self._link.broker)
+                finally:
+                    self._link.forget(self._number, self)
             await self.open()
         except BrokerError as error:
             log.warning("The publishing channel of %s cannot be opened again: %s", self._link.broker, error)

@@ -18,7 +18,7 @@ from callboard.brokers.errors import BrokerError, BrokerUnavailable, TopologyMis
 from callboard.brokers.message import Message, Receipt
 from callboard.brokers.rabbitmq import RabbitMQBroker
 from callboard.brokers.rabbitmq.framing import Frames
-from callboard.brokers.rabbitmq.publisher import WINDOW
+from callboard.brokers.rabbitmq.publisher import FORGOTTEN, WINDOW
 from callboard.brokers.topology import Exchange, Queue, Topology
 from callboard.runtime.testing.broker_stage import Inbox, acknowledge, eventually
 from integration.cutting_proxy import CuttingProxy
@@ -159,6 +159,17 @@ async def test_publishes_that_were_given_up_leave_their_place_to_later_ones(benc
     await other.close()
     bench.proxy.thaw()
     assert await bench.publish(b"y") == [Receipt.CONFIRMED]
+
+
+async def test_a_channel_replaced_under_late_confirms_says_nothing_of_them(
+    bench: Bench, caplog: pytest.LogCaptureFixture
+) -> None:
+    bench.proxy.mute()
+    for _ in range(FORGOTTEN // 250 + 2):
+        assert await bench.publish(*(b"x" for _ in range(250)), timeout=0.1) == [Receipt.UNKNOWN] * 250
+    bench.proxy.thaw()
+    assert await bench.publish(b"y") == [Receipt.CONFIRMED]
+    assert [record.getMessage()[:200] for record in caplog.records if record.name.startswith("aiormq")] == []
 
 
 async def test_an_alarm_makes_it_disconnected_and_publishes_unknown_until_it_ends(bench: Bench) -> None:
