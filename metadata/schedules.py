@@ -95,7 +95,8 @@ class Schedules(Protocol):
         """Move schedules that are at (`due`, `revision`) and not paused, and enqueue their jobs, as by `Jobs.enqueue`.
 
         Of several that fire one schedule from one next_run, one is answered FIRED. A job whose id is taken, be it by
-        another job, is answered so and does not keep the schedule from moving."""
+        another job, is answered so and does not keep the schedule from moving. Of a repeat, which may come late, jobs
+        that were forgotten meanwhile are not recorded again: they are answered as created, and completed."""
         ...
 
     async def pause(self, queue: str, ids: Sequence[str], *, now: int) -> Sequence[bool]:

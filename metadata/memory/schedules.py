@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 
 import msgspec
 
-from ..contract import Enqueued
+from ..contract import Admission, Enqueued
+from ..job import NewJob, State
 from ..schedule import Firing, NewSchedule, Resumption, Schedule
 from ..schedules import DueSchedules, Fire, Fired, Resume, Upsert, Upserted
 from .jobs import enqueue_one
@@ -113,7 +114,7 @@ def _fire(data: QueueData, firing: Firing, now: int, grace: int) -> Fired:
     if schedule is None:
         return Fired(firing.id, Fire.GONE)
     if schedule.revision == firing.revision and data.fired.get(firing.id) == (firing.due, firing.revision, firing.by):
-        return Fired(firing.id, Fire.FIRED, _enqueued(data, firing, now, grace))
+        return Fired(firing.id, Fire.FIRED, tuple(_enqueued_before(data, job, now, grace) for job in firing.jobs))
     if schedule.paused:
         return Fired(firing.id, Fire.PAUSED)
     if (schedule.next_run, schedule.revision) != (firing.due, firing.revision):
@@ -125,6 +126,12 @@ def _fire(data: QueueData, firing: Firing, now: int, grace: int) -> Fired:
 
 def _enqueued(data: QueueData, firing: Firing, now: int, grace: int) -> tuple[Enqueued, ...]:
     return tuple(enqueue_one(data, job, now, grace) for job in firing.jobs)
+
+
+def _enqueued_before(data: QueueData, job: NewJob, now: int, grace: int) -> Enqueued:
+    if job.id in data.tombstones and job.id not in data.records:
+        return Enqueued(job.id, Admission.CREATED, State.COMPLETED, 0)
+    return enqueue_one(data, job, now, grace)
 
 
 def _resume(data: QueueData, resumption: Resumption, now: int) -> Resume:

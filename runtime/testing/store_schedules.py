@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from ...metadata.contract import MAX_BATCH, Admission, Store
-from ...metadata.job import Outbox, State
+from ...metadata.job import Keep, Outbox, State
 from ...metadata.schedule import Schedule
 from ...metadata.schedules import DueSchedules, Fire, Fired, Resume, Schedules, Upsert, Upserted
 from .store_scene import DAY, GRACE, MANY, QUEUE, Scene
@@ -206,6 +206,22 @@ class ScheduleConformance(ScheduleSuite):
         first = await timetable.fire()
         assert await timetable.fire() == first
         assert (await scene.inspection.counts([QUEUE]))[QUEUE].waiting == 1
+
+    async def test_a_late_repeat_of_a_firing_does_not_run_again_what_has_run_and_is_forgotten(
+        self, scene: Scene, timetable: Timetable
+    ) -> None:
+        await timetable.put()
+        await timetable.fire()
+        id = f"nightly@{scene.now}"
+        await scene.beat()
+        await scene.claim(id)
+        await scene.finish(id, keep=Keep(count=0))
+        await scene.prune()
+        assert await scene.find(id) is None
+        answer = await timetable.fire()
+        (enqueued,) = answer.enqueued
+        assert (answer.fire, enqueued.id, enqueued.state) == (Fire.FIRED, id, State.COMPLETED)
+        assert await scene.find(id) is None
 
     async def test_a_firing_by_another_from_the_same_run_comes_too_late(
         self, scene: Scene, timetable: Timetable
