@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import subprocess
 import sys
@@ -31,7 +32,7 @@ async def test_eight_processes_make_one_record_and_one_claim_of_each(
     store = make_store(url, namespace=space.namespace)
     await store.open()
     try:
-        answers = _crowd(url, space.namespace)
+        answers = await asyncio.to_thread(_crowd, url, space.namespace)  # the store's connections need the loop
         for name, wanted in (("created", "id"), ("unique", "key"), ("claimed", "id")):
             counted = Counter(one for answer in answers for one in answer[name])
             assert counted == Counter(f"{wanted}-{n}" for n in range(COUNT))

@@ -16,6 +16,7 @@ def test_as_designed_nothing_is_lost_repeated_or_changed() -> None:
     assert explore(Rules()) == sound(worlds=278_280)
 
 
+@pytest.mark.soak  # of the clauses below it is no part, and takes as long as three of them
 def test_reconciling_hides_nothing() -> None:
     assert explore(Rules(reconcile=False)) == sound(worlds=132_805)
 
@@ -52,7 +53,7 @@ def test_the_outbox_must_be_cleared_after_the_publish() -> None:
     assert verdict.ways["lost"] == "enqueue > published > producer crashes"
 
 
-@pytest.mark.slow
+@pytest.mark.soak  # half a million worlds; the simulation and the contract show the same each time
 def test_a_worker_must_remember_what_it_has_claimed() -> None:
     verdict = explore(Rules(remember_claims=False, faults=2))
 
