@@ -74,8 +74,18 @@ class Dispatcher:
         (receipt,) = await self._broker.publish([message], timeout=self._confirm_timeout)
         return receipt is Receipt.CONFIRMED
 
+    def send_copy_soon(self, ready: Ready, *, sent_at: int) -> None:
+        """Publish, without waiting, a copy of the ticket that was sent then, no younger than that one: whoever asks by
+        its age whether to adopt it finds the tombstone of a job that has ended since. At most once."""
+        if len(self._background) < MAX_BACKGROUND:
+            self._in_background(self._send_copy(ready, sent_at))
+
     async def _send(self, ready: Sequence[Ready]) -> None:
         await self.send(ready)
+
+    async def _send_copy(self, ready: Ready, sent_at: int) -> None:
+        message = self._message(ready.queue, ready.priority, [ready], at=sent_at)
+        await self._broker.publish([message], timeout=self._confirm_timeout)
 
     def emit(self, event: Event) -> None:
         """Tell whoever listens. At most once: state is in the store, events are for waking and watching."""
@@ -209,11 +219,11 @@ class Dispatcher:
         self._refused.pop(queue, None)
         return True
 
-    def _message(self, queue: str, priority: int, bundle: Sequence[Ready]) -> Message:
+    def _message(self, queue: str, priority: int, bundle: Sequence[Ready], *, at: int | None = None) -> Message:
         return Message(
             exchange=self._names.jobs,
             routing_key=queue,
-            body=encode_bundle(bundle, epoch=self._store.epoch, at=self._clock.now()),
+            body=encode_bundle(bundle, epoch=self._store.epoch, at=self._clock.now() if at is None else at),
             priority=10 - priority,  # 1 (first) .. 10 (last) -> AMQP's 9 .. 0
         )
 

@@ -135,24 +135,26 @@ class Finisher:
             answer.dispatch,
             f" by {answer.owner[:8]}" if answer.owner else "",
         )
-        if answer.state is None and self._may_be_forgotten(run):
-            payload = encode_body(body_of(run.ticket))
-            ticket = Ready(run.queue, run.ticket.id, run.ticket.dispatch, run.ticket.priority, payload)
-            self._dispatcher.send_soon([ticket])  # its store knows nothing of it: who claims it adopts it
+        outcome = run.outcome
+        if answer.state is None and outcome is not None and outcome.ending in _BROUGHT_BACK:
+            self._send_again(run)  # its store knows nothing of it: who claims it adopts it
         late = self._event(run, "late", run.outcome, self._stage.clock.now())
         self._stage.dispatcher.emit(msgspec.structs.replace(late, other=answer.owner))
 
-    def _may_be_forgotten(self, run: Run) -> bool:
-        """A job that was to run again, and whose record its store has lost. Had it ended, a ticket so young would find
-        its tombstone; of an older one nobody could tell."""
-        outcome, window = run.outcome, self._stage.settings.adoption_window_seconds * 1000
-        return (
-            outcome is not None
-            and outcome.ending in _BROUGHT_BACK
-            and not run.ticket.later
-            and not self._stage.connections.store.durable
-            and self._stage.clock.now() - run.sent_at < window
-        )
+    def lost_unbegun(self, run: Run) -> None:
+        """Its lease was lost while it waited for a slot. Its record brings it back, or, where the store has forgotten
+        that, its ticket; else the ticket is a copy."""
+        self._send_again(run)
+
+    def _send_again(self, run: Run) -> None:
+        """The ticket of a job that is to run, and whose record its store may have lost, by itself or by being restored
+        from a backup. Had the job ended, or been removed, a ticket so young would find its tombstone; of an older one
+        nobody could tell."""
+        window = self._stage.settings.adoption_window_seconds * 1000
+        if not run.ticket.later and self._stage.clock.now() - run.sent_at < window:
+            payload = encode_body(body_of(run.ticket))
+            ticket = Ready(run.queue, run.ticket.id, run.ticket.dispatch, run.ticket.priority, payload)
+            self._dispatcher.send_copy_soon(ticket, sent_at=run.sent_at)
 
     def _event(self, run: Run, name: str, outcome: Outcome | None, now: int) -> Event:
         result: Raw | UnsetType = UNSET

@@ -206,6 +206,7 @@ class Runs:
             self._released()
             run.stop(reason)
             if reason is Interruption.LOST:  # somebody else will run it, and nothing was done here
+                self._finisher.lost_unbegun(run)
                 self._ended(run)
             else:
                 self._finisher.finish(run, self._runner.interrupted(run, reason))

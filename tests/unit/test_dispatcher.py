@@ -265,6 +265,14 @@ async def test_a_single_send_makes_a_message_of_its_own(scene: Scene) -> None:
     assert scene.bundles() == [("q", 5, [("a", 2)]), ("q", 5, [("b", 1)])]
 
 
+async def test_a_copy_is_no_younger_than_the_ticket_that_it_copies_and_is_not_noted_as_sent(scene: Scene) -> None:
+    scene.dispatcher.send_copy_soon(ready("a", dispatch=2), sent_at=12345)
+    await scene.dispatcher.flush()
+    assert scene.bundles() == [("q", 5, [("a", 2)])]
+    assert decode_bundle(scene.broker.published[0].body)[0].at == 12345
+    assert scene.jobs.sent == []
+
+
 async def test_what_is_sent_while_it_is_recorded_is_noted_once_it_is_recorded(scene: Scene) -> None:
     sending, recorded = scene.dispatcher.start([ready("a")])
     await sending

@@ -242,8 +242,8 @@ class Refusing:
     async def finish(self, queue: str, outcomes: Sequence[Outcome], *, now: int, grace: int) -> list[Finished]:
         return [Finished(outcome.id, Finish.REFUSED, None, 0) for outcome in outcomes]
 
-    def send_soon(self, ready: Sequence[Ready]) -> None:
-        self.sent += [(one.id, one.dispatch) for one in ready]
+    def send_copy_soon(self, ready: Ready, *, sent_at: int) -> None:
+        self.sent.append((ready.id, ready.dispatch))
 
     def emit(self, event: object) -> None: ...
 
@@ -252,18 +252,17 @@ SENT = [("job", 3)]
 
 
 @pytest.mark.parametrize(
-    ("ending", "durable", "age_seconds", "sent"),
+    ("ending", "age_seconds", "sent"),
     [
-        (Ending.RETRY, False, 599, SENT),
-        (Ending.RELEASE, False, 0, SENT),
-        (Ending.COMPLETED, False, 0, []),
-        (Ending.FAILED, False, 0, []),
-        (Ending.RETRY, True, 0, []),  # somebody has removed it, or it has ended and was not to be kept
-        (Ending.RETRY, False, 600, []),  # what had ended so long ago would have no tombstone any more
+        (Ending.RETRY, 599, SENT),
+        (Ending.RELEASE, 0, SENT),
+        (Ending.COMPLETED, 0, []),
+        (Ending.FAILED, 0, []),
+        (Ending.RETRY, 600, []),  # what had ended so long ago would have no tombstone any more
     ],
 )
 async def test_the_ticket_of_a_job_that_is_to_run_again_is_sent_again_where_its_store_may_have_forgotten_it(
-    ending: Ending, durable: bool, age_seconds: int, sent: list[tuple[str, int]]
+    ending: Ending, age_seconds: int, sent: list[tuple[str, int]]
 ) -> None:
     refusing, over, clock = Refusing(), asyncio.Event(), SteppedClock()
     stage: Any = SimpleNamespace(
@@ -271,7 +270,6 @@ async def test_the_ticket_of_a_job_that_is_to_run_again_is_sent_again_where_its_
         settings=Settings(broker="memory://", store="memory://"),
         capability=lambda _: refusing,
         patiently=lambda call: call(),
-        connections=SimpleNamespace(store=SimpleNamespace(durable=durable)),
         dispatcher=refusing,
         metrics=None,
         log=logging.getLogger("test"),

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from callboard import Callboard
-from callboard.metadata.contract import Claimed, Ending, Finish, Finished, Outcome, Verdict
+from callboard.metadata.contract import Claimed, Ending, Finish, Finished, Outcome, Ready, Verdict
 from callboard.metadata.job import State
 from callboard.runtime.clock import SystemClock
 from callboard.runtime.pace import ALONE
@@ -22,12 +22,13 @@ from callboard.runtime.wire import Event, Ticket, encode
 
 
 class Scene:
-    """Runs on a stage whose store records every end at once. `slots` that are free, `ends` by job."""
+    """Runs on a stage whose store records every end at once. `slots` that are free, `ends` by job, `sent` tickets."""
 
     def __init__(self, *, concurrency: int) -> None:
         self.app = Callboard(broker="memory://", store="memory://")
         self.released = 0
         self.ends: dict[str, Ending] = {}
+        self.sent: list[tuple[str, int]] = []
         self.tasks: set[asyncio.Task[None]] = set()
         stage: Any = SimpleNamespace(
             app=self.app,
@@ -64,12 +65,17 @@ class Scene:
 
     def emit(self, event: Event) -> None: ...
 
+    def send_copy_soon(self, ready: Ready, *, sent_at: int) -> None:
+        self.sent.append((ready.id, ready.dispatch))
+
     def start(self, *ids: str, queue: str = "q", claimed_at: int | None = None) -> None:
         now = SystemClock().now() if claimed_at is None else claimed_at
         for id in ids:
             ticket = Ticket(id=id, queue=queue, task="t", created_at=0, dispatch=1, args=encode([id]))  # type: ignore[arg-type]
             claimed = Claimed(id, Verdict.CLAIMED, fence=1, attempt=1)
-            self.runs.start(Run(queue=queue, ticket=ticket, claimed=claimed, boot="boot", started_at=now))
+            run = Run(queue=queue, ticket=ticket, claimed=claimed, boot="boot", started_at=now)
+            run.sent_at = now
+            self.runs.start(run)
         self.runs.begin()
 
 
@@ -118,15 +124,15 @@ def test_queues_take_turns_and_a_tick_starts_a_few_alone() -> None:
 
 
 @pytest.mark.parametrize(
-    ("reason", "ending"),
+    ("reason", "ending", "sent"),
     [
-        (Interruption.CANCELLED, {"second": Ending.CANCELLED}),
-        (Interruption.STOPPING, {"second": Ending.RELEASE}),
-        (Interruption.LOST, {}),
+        (Interruption.CANCELLED, {"second": Ending.CANCELLED}, []),
+        (Interruption.STOPPING, {"second": Ending.RELEASE}, []),
+        (Interruption.LOST, {}, [("second", 1)]),  # the store may know nothing of it any more
     ],
 )
 def test_what_waits_for_a_slot_is_interrupted_without_having_run(
-    reason: Interruption, ending: dict[str, Ending]
+    reason: Interruption, ending: dict[str, Ending], sent: list[tuple[str, int]]
 ) -> None:
     async def check() -> None:
         scene, begun, going = Scene(concurrency=1), list[str](), asyncio.Event()
@@ -149,6 +155,7 @@ def test_what_waits_for_a_slot_is_interrupted_without_having_run(
         await scene.runs.idle.wait()
         assert begun == ["first"]
         assert {id: how for id, how in scene.ends.items() if id == "second"} == ending
+        assert scene.sent == sent
         assert scene.released == 2
         await scene.runs.close()
 
