@@ -160,12 +160,13 @@ def _span(start: Entry, end: Entry | None) -> _Span:
 
 
 def _repeated(spans: Iterable[_Span]) -> Iterable[tuple[_Span, _Span]]:
-    """Each start that is not the job's first and no retry, with the run before it, in order of dispatch, then time."""
+    """Each start that is not the job's first and no retry, with the run before it, in order of fence, dispatch, time: a
+    store that is restored from a copy begins again with an old dispatch."""
     jobs: defaultdict[str, list[_Span]] = defaultdict(list)
     for span in spans:
         jobs[span.run.job].append(span)
     for runs in jobs.values():
-        runs.sort(key=lambda span: (span.run.dispatch, span.start))
+        runs.sort(key=lambda span: (span.run.fence, span.run.dispatch, span.start))
         yield from ((before, again) for before, again in pairwise(runs) if not _retries(before, again))
 
 

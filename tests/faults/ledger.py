@@ -6,6 +6,7 @@ O_APPEND: lines of many processes do not mix, and what was written survives the 
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 from collections.abc import Iterator
@@ -26,7 +27,8 @@ class Clock(Protocol):
 
 class Event(StrEnum):
     START = "start"
-    END = "end"  # returned, or was cancelled
+    END = "end"  # returned
+    STOPPED = "stopped"  # was interrupted
     FAILED = "failed"  # raised: what runs after it is a retry, not a repeat
 
 
@@ -76,6 +78,9 @@ class Ledger:
             yield
         except Exception:
             ended = Event.FAILED
+            raise
+        except asyncio.CancelledError:
+            ended = Event.STOPPED
             raise
         finally:
             self.write(run, ended)

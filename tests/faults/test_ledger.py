@@ -37,7 +37,7 @@ def test_a_run_leaves_its_start_and_its_end(tmp_path: Path) -> None:
     ]
 
 
-@pytest.mark.parametrize(("error", "event"), [(RuntimeError, Event.FAILED), (asyncio.CancelledError, Event.END)])
+@pytest.mark.parametrize(("error", "event"), [(RuntimeError, Event.FAILED), (asyncio.CancelledError, Event.STOPPED)])
 def test_a_handler_that_raises_has_failed_and_one_that_is_cancelled_has_not(
     tmp_path: Path, error: type[BaseException], event: Event
 ) -> None:
