@@ -83,8 +83,13 @@ async def weather(told: Told, *, jobs: int, seconds: int, apart: bool, restarts:
     await told.schedule(seconds - MARGIN_SECONDS)
     step = seconds / (len(restarts) + 1)
     await storm.rage(seconds, restarts={step * number: each for number, each in enumerate(restarts, start=1)})
-    await told.end()
+    await verdict_on(told, jobs=jobs, began=began)
 
+
+async def verdict_on(told: Told, *, jobs: int, began: float) -> None:
+    """What must hold once producers and schedules have come to their end; waits for it. `began`: by `elapsed()`."""
+    await told.end()
+    scene, storm = told.scene, told.storm
     verdict = await scene.judge(CONNECTION_LOST)
     finals = await scene.finals()
     lost = sum(job.stalled for job in finals.values())
