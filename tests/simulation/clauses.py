@@ -306,14 +306,14 @@ class Shown(Struct, frozen=True):
 _WAITS = {"what": "a job waits for ever", "by": "is waiting a(t dispatch|fter)"}
 FOUND: dict[str, Shown] = {
     "a recorded job is in the outbox": Shown(1, **_WAITS),
-    "only what was confirmed counts as sent": Shown(1, **_WAITS),
+    "only what was confirmed counts as sent": Shown(2, **_WAITS),
     "a claim comes before its ack": Shown(9, **_WAITS),
     "lost tickets are noticed": Shown(12, **_WAITS),
     "one claim for each dispatch": Shown(0, "claimed twice"),
     "a worker knows what it has started": Shown(0, "started twice"),
-    "a finish is fenced": Shown(27, "two ends accepted", by="two ends of job"),
+    "a finish is fenced": Shown(113, "two ends accepted", by="two ends of job"),
     "a lease is watched for its time": Shown(0, "declared dead"),
-    "what is forgotten leaves a tombstone": Shown(0, "claimed twice"),
+    "what is forgotten leaves a tombstone": Shown(3, "claimed twice"),
     "old tickets of unknown jobs are not adopted": Shown(0, "claimed twice"),
     "an occurrence has one id": Shown(0, "two jobs of one occurrence", by="occurrence .* has 2 jobs"),
     "a firing compares what it read": Shown(17, "fired again", by="which had been fired"),
