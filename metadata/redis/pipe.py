@@ -79,9 +79,8 @@ class Pipe(asyncio.Protocol):
         where it cannot be reached: the first of any."""
         if not self._usable:
             await self._connected()
-        if len(commands) == 1:
-            return [await self._send(commands[0])]
-        return await asyncio.gather(*[self._send(command) for command in commands])
+        answers = self._send(commands)
+        return [await answers[0]] if len(answers) == 1 else await asyncio.gather(*answers)
 
     def drop(self) -> None:
         """Give this connection up; what waits on it is Lost, the next call makes another."""
@@ -132,17 +131,18 @@ class Pipe(asyncio.Protocol):
     def _usable(self) -> bool:
         return self._ready and self._transport is not None and not self._transport.is_closing()
 
-    def _send(self, command: bytes) -> asyncio.Future[Any]:
+    def _send(self, commands: Sequence[bytes]) -> list[asyncio.Future[Any]]:
+        """All in one write, which may end the connection: their answers are Lost then, and none is left alone."""
         loop, transport = self._loop, self._transport
         if loop is None or transport is None or transport.is_closing():
             raise Lost("the connection was lost before the call was written")
-        future: asyncio.Future[Any] = loop.create_future()
         due = loop.time() + self._address.timeout
-        self._waiting.append((future, due))
+        answers: list[asyncio.Future[Any]] = [loop.create_future() for _ in commands]
+        self._waiting.extend([(answer, due) for answer in answers])
         if self._watch is None:
             self._watch = loop.call_at(due, self._overdue)
-        transport.write(command)
-        return future
+        transport.write(b"".join(commands))
+        return answers
 
     def _overdue(self) -> None:
         """The timer is that of the oldest call when it was set; most of the time that one has long been answered."""
@@ -187,9 +187,9 @@ class Pipe(asyncio.Protocol):
                 await self._loop.create_connection(lambda: self, host, port, ssl=tls)
                 if address.password is not None:
                     name = () if address.username is None else (address.username.encode(),)
-                    await self._send(encode(b"AUTH", *name, address.password.encode()))
+                    await self._send([encode(b"AUTH", *name, address.password.encode())])[0]
                 if address.database:
-                    await self._send(encode(b"SELECT", b"%d" % address.database))
+                    await self._send([encode(b"SELECT", b"%d" % address.database)])[0]
         except BaseException:  # cancelled too: one that is half made would be waited for, as if it were closing
             self._fail(Lost("the connection could not be made"))
             raise

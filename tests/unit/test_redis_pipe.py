@@ -1,8 +1,11 @@
-"""A pipe to Redis whose server refuses its credentials for a while, or answers them too late."""
+"""A pipe to Redis whose server refuses its credentials for a while, answers them too late, or is gone at a write."""
 
 from __future__ import annotations
 
 import asyncio
+import gc
+import socket
+import struct
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -10,7 +13,7 @@ import pytest
 from redis.exceptions import AuthenticationError
 
 from callboard.metadata.redis.address import parse
-from callboard.metadata.redis.pipe import Pipe, encode
+from callboard.metadata.redis.pipe import Lost, Pipe, encode
 
 PING = encode(b"PING")
 
@@ -77,3 +80,33 @@ async def test_a_connection_that_was_let_in_too_late_is_replaced() -> None:
         server.may_answer.set()  # before the answer itself is overdue
         await asyncio.sleep(0.05)
         assert await pipe.ask([PING]) == [b"OK"]
+
+
+async def test_several_calls_that_are_written_to_a_connection_which_was_reset_are_lost_together() -> None:
+    loop, told = asyncio.get_running_loop(), list[str]()
+    loop.set_exception_handler(lambda _, context: told.append(context["message"]))
+
+    async def answer_once() -> socket.socket:
+        connection, _ = await loop.sock_accept(listening)
+        await loop.sock_recv(connection, 4096)
+        await loop.sock_sendall(connection, b"+OK\r\n")
+        return connection
+
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        listening.setblocking(False)
+        host, port = listening.getsockname()
+
+        async def here() -> tuple[str, int]:
+            return host, port
+
+        pipe = Pipe(parse(f"redis://127.0.0.1:{port}/0"), where=here)
+        serving = asyncio.create_task(answer_once())
+        assert await pipe.ask([PING]) == [b"OK"]
+        connection = await serving
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        connection.close()
+        with pytest.raises(Lost):  # the write is the first to meet it
+            await pipe.ask([PING] * 3)
+        await pipe.close()
+    gc.collect()
+    assert told == []
