@@ -62,6 +62,13 @@ def _read_short(arguments: bytes, position: int) -> tuple[str, int]:
     return arguments[position + 1 : end].decode(errors="replace"), end
 
 
+def _is_finite(value: object) -> bool:
+    """Whether no number in it is endless or none, however deep."""
+    if isinstance(value, float):
+        return isfinite(value)
+    return all(map(_is_finite, value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()))
+
+
 def shape(message: Message, *, frame_max: int = FRAME_MAX) -> Shape:
     """ValueError: AMQP cannot carry a value, or not in a frame of `frame_max` bytes: RabbitMQ would hang up."""
     method = (
@@ -70,10 +77,13 @@ def shape(message: Message, *, frame_max: int = FRAME_MAX) -> Shape:
     flags = 1 << 15 | 1 << 12 | _MESSAGE_ID
     parts = [_short(message.content_type)]
     if message.headers:
-        if not all(isfinite(value) for value in message.headers.values() if isinstance(value, float)):
+        if not _is_finite(message.headers):
             raise ValueError("a header is not a finite number: RabbitMQ would close the connection")
         flags |= 1 << 13
-        table = encode.field_table(message.headers)
+        try:
+            table = encode.field_table(message.headers)
+        except (TypeError, AttributeError) as error:  # a value, or a name, of a type that AMQP does not have
+            raise ValueError(f"AMQP cannot carry these headers: {error}") from error
         if len(table) > frame_max - BESIDES_HEADERS:
             raise ValueError(f"{len(table)} bytes of headers; with the other properties, a frame takes {frame_max}")
         parts.append(table)

@@ -136,8 +136,12 @@ def test_no_more_shapes_are_remembered_than_the_limit() -> None:
 def test_what_amqp_cannot_carry_is_refused_before_anything_is_sent() -> None:
     with pytest.raises(ValueError, match="255"):
         codec.shape(Message(exchange="e", routing_key="k" * 256, body=b""))
-    with pytest.raises(ValueError, match="finite"):
-        codec.shape(Message(exchange="e", routing_key="k", body=b"", headers={"h": float("nan")}))
+    for endless in (float("nan"), [1.0, float("inf")], {"deep": [{"er": float("-inf")}]}):
+        with pytest.raises(ValueError, match="finite"):
+            codec.shape(Message(exchange="e", routing_key="k", body=b"", headers={"h": endless}))
+    for headers in ({"h": 2**70}, {"h": object()}, {"h": [(1, 2)]}, {"h": b"bytes"}, {1: "h"}):
+        with pytest.raises(ValueError, match="headers"):
+            codec.shape(Message(exchange="e", routing_key="k", body=b"", headers=headers))
 
 
 def test_headers_that_no_frame_can_carry_are_refused() -> None:
