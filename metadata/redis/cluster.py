@@ -95,8 +95,12 @@ class ClusterRoute:
             moved = [(error.host, error.port)] if isinstance(error, MovedError) and error.host else ()
             self._reading = asyncio.create_task(self._read_again(moved))
             self._reading.add_done_callback(self._forget_reading)
-        # One for all calls that failed; it goes on for the others where one of them is cancelled.
-        await asyncio.shield(self._reading)
+        # One for all calls that failed; it goes on for the others where one of them is cancelled. `close` may cancel it,
+        # which is no cancellation of who waits here.
+        reading = self._reading
+        await asyncio.wait([reading])
+        if not reading.cancelled():
+            reading.result()
         return self.version != version
 
     def _forget_reading(self, reading: asyncio.Task[None]) -> None:

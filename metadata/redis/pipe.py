@@ -169,7 +169,11 @@ class Pipe(asyncio.Protocol):
         if self._connecting is None:
             self._connecting = asyncio.get_running_loop().create_task(self._connect())
             self._connecting.add_done_callback(self._attempted)
-        await asyncio.shield(self._connecting)
+        attempt = self._connecting
+        await asyncio.wait([attempt])  # it goes on for the others where one of them is cancelled
+        if attempt.cancelled():  # by `close`, which is no cancellation of who waits here
+            raise Lost("the connection was given up while it was made")
+        attempt.result()
 
     def _attempted(self, attempt: asyncio.Task[None]) -> None:
         self._connecting = None

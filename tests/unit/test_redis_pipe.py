@@ -1,4 +1,5 @@
-"""A pipe to Redis whose server refuses its credentials for a while, answers them too late, or is gone at a write."""
+"""A pipe to Redis whose server refuses its credentials for a while, answers them too late, or is gone at a write; a pipe
+that is closed before it leads anywhere."""
 
 from __future__ import annotations
 
@@ -80,6 +81,18 @@ async def test_a_connection_that_was_let_in_too_late_is_replaced() -> None:
         server.may_answer.set()  # before the answer itself is overdue
         await asyncio.sleep(0.05)
         assert await pipe.ask([PING]) == [b"OK"]
+
+
+async def test_who_waits_for_a_connection_that_is_closed_meanwhile_is_told_so_and_not_cancelled() -> None:
+    async with pipe_to(Doorkeeper(), timeout=60, before=30) as pipe, asyncio.timeout(60):
+        calls = [asyncio.create_task(pipe.ask([PING])) for _ in range(2)]
+        await asyncio.sleep(0.05)
+        calls[0].cancel()
+        await asyncio.wait([calls[0]])
+        await pipe.close()
+        with pytest.raises(Lost):
+            await calls[1]
+        assert calls[0].cancelled()
 
 
 async def test_several_calls_that_are_written_to_a_connection_which_was_reset_are_lost_together() -> None:
