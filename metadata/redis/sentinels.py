@@ -102,18 +102,25 @@ class Masters:
             name, sentinel = entry
             try:
                 row = await _execute(sentinel, "SENTINEL", "MASTER", self._service)
-            except (RedisError, OSError) as error:
+            except BaseException as error:
+                # The last one the next time, also where we were cancelled: one that hangs may take all the time that a
+                # connection has.
+                self._move(entry, len(self._sentinels))
+                if not isinstance(error, RedisError | OSError):
+                    raise
                 reasons.append(f"sentinel {name}: {error}")
                 continue
             found = _address(dict(zip(row[::2], row[1::2], strict=True)))
             if found is not None:
-                # The one that answered is asked first the next time.
-                self._sentinels.remove(entry)
-                self._sentinels.insert(0, entry)
+                self._move(entry, 0)  # the first one the next time
                 await self._change_to(found)
                 return found
             reasons.append(f"sentinel {name} sees it down")
         raise ConnectionLost(f"no sentinel names a master called {self._service!r}: {'; '.join(reasons)}")
+
+    def _move(self, entry: tuple[str, Redis], place: int) -> None:
+        self._sentinels.remove(entry)
+        self._sentinels.insert(place, entry)
 
     async def _change_to(self, found: tuple[str, int]) -> None:
         before, self._current = self._current, found
