@@ -95,8 +95,8 @@ class ClusterRoute:
             moved = [(error.host, error.port)] if isinstance(error, MovedError) and error.host else ()
             self._reading = asyncio.create_task(self._read_again(moved))
             self._reading.add_done_callback(self._forget_reading)
-        # One for all calls that failed; it goes on for the others where one of them is cancelled. `close` may cancel it,
-        # which is no cancellation of who waits here.
+        # One for all calls that failed; it goes on for the others where one of them is cancelled. That `close` cancels it
+        # is no cancellation of who waits here.
         reading = self._reading
         await asyncio.wait([reading])
         if not reading.cancelled():

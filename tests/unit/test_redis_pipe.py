@@ -1,5 +1,5 @@
-"""A pipe to Redis whose server refuses its credentials for a while, answers them too late, or is gone at a write; a pipe
-that is closed before it leads anywhere."""
+"""A pipe to Redis whose server refuses its credentials for a while, answers them too late, or is gone at a write;
+a pipe that is closed before it leads anywhere."""
 
 from __future__ import annotations
 
