@@ -68,9 +68,10 @@ class Dispatcher:
         if ready and len(self._background) < MAX_BACKGROUND:
             self._in_background(self._send(ready))
 
-    async def send_single(self, ready: Ready) -> bool:
-        """Publish a job in a message of its own, so that any worker may take it; whether the broker has it."""
-        message = self._message(ready.queue, ready.priority, [ready])
+    async def send_single(self, ready: Ready, *, at: int | None = None, epoch: str | None = None) -> bool:
+        """Publish a job in a message of its own, so that any worker may take it; whether the broker has it. `at`,
+        `epoch`: of the ticket whose place it takes, and by which is decided whether an unknown job is adopted."""
+        message = self._message(ready.queue, ready.priority, [ready], at=at, epoch=epoch)
         (receipt,) = await self._broker.publish([message], timeout=self._confirm_timeout)
         return receipt is Receipt.CONFIRMED
 
@@ -219,11 +220,14 @@ class Dispatcher:
         self._refused.pop(queue, None)
         return True
 
-    def _message(self, queue: str, priority: int, bundle: Sequence[Ready], *, at: int | None = None) -> Message:
+    def _message(
+        self, queue: str, priority: int, bundle: Sequence[Ready], *, at: int | None = None, epoch: str | None = None
+    ) -> Message:
+        at = self._clock.now() if at is None else at
         return Message(
             exchange=self._names.jobs,
             routing_key=queue,
-            body=encode_bundle(bundle, epoch=self._store.epoch, at=self._clock.now() if at is None else at),
+            body=encode_bundle(bundle, epoch=self._store.epoch if epoch is None else epoch, at=at),
             priority=10 - priority,  # 1 (first) .. 10 (last) -> AMQP's 9 .. 0
         )
 

@@ -37,7 +37,7 @@ class Spare:
     async def _hand_on_one(self, queue: str, pending: Pending) -> None:
         ticket = pending.ticket
         ready = Ready(queue, ticket.id, ticket.dispatch, ticket.priority, encode_body(body_of(ticket)))
-        if await self._stage.dispatcher.send_single(ready):
+        if await self._stage.dispatcher.send_single(ready, at=pending.parcel.at, epoch=pending.parcel.epoch):
             pending.parcel.settle()
         else:
             self._backlog.add(queue, pending.parcel, [ticket])

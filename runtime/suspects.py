@@ -184,7 +184,7 @@ class Suspects:
         if pending.parcel.delivery.lost:
             return
         ready = Ready(queue, ticket.id, ticket.dispatch, ticket.priority, encode_body(body_of(ticket)))
-        if await self._stage.dispatcher.send_single(ready):
+        if await self._stage.dispatcher.send_single(ready, at=pending.parcel.at, epoch=pending.parcel.epoch):
             pending.parcel.settle()
         else:
             self._waiting.append(one)

@@ -265,6 +265,12 @@ async def test_a_single_send_makes_a_message_of_its_own(scene: Scene) -> None:
     assert scene.bundles() == [("q", 5, [("a", 2)]), ("q", 5, [("b", 1)])]
 
 
+async def test_a_single_send_may_be_as_old_as_the_ticket_whose_place_it_takes(scene: Scene) -> None:
+    await scene.dispatcher.send_single(ready("a"), at=17, epoch="before")
+    bundle, _ = decode_bundle(scene.broker.published[0].body)
+    assert (bundle.at, bundle.epoch) == (17, "before")
+
+
 async def test_a_copy_is_no_younger_than_the_ticket_that_it_copies_and_is_not_noted_as_sent(scene: Scene) -> None:
     scene.dispatcher.send_copy_soon(ready("a", dispatch=2), sent_at=12345)
     await scene.dispatcher.flush()
