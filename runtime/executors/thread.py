@@ -52,8 +52,13 @@ class ThreadExecutor:
                 return
 
         if self._started < min(self.busy, self._size):
+            thread = threading.Thread(target=self._serve, name=f"callboard-{self._started + 1}", daemon=True)
+            try:
+                thread.start()
+            except BaseException:  # no more threads: this call fails, and its slot and thread are left to the next
+                self._occupancy.leave(call)
+                raise
             self._started += 1
-            threading.Thread(target=self._serve, name=f"callboard-{self._started}", daemon=True).start()
         self._work.put(work)
         try:
             done, _ = await asyncio.wait({outcome}, timeout=call.timeout_seconds)
