@@ -24,6 +24,7 @@ from .sibling import Sibling
 log = logging.getLogger("callboard.heart")
 
 PATIENCE_SECONDS = 60.0  # or the lease, if that is longer
+END_SECONDS = 10.0  # for a beat that is under way when the heart is stopped
 
 Beaten = Callable[[str, Heartbeat, float], None]  # boot id, reply, `clock.elapsed()` when the beat was sent
 
@@ -52,6 +53,7 @@ class Heart:
         self._given_up = False
         self._boot = ""
         self._thread: threading.Thread | None = None
+        self._thread_over = asyncio.Event()
         self._sibling: Sibling | None = None
         self._task: asyncio.Task[None] | None = None
         self._stop = threading.Event()
@@ -94,7 +96,10 @@ class Heart:
         if self._sibling is not None:
             await self._sibling.stop()
         if self._thread is not None:
-            await asyncio.to_thread(self._thread.join, 10.0)
+            # Not by `to_thread`: handlers may have taken all threads of the loop, for as long as they like.
+            with suppress(TimeoutError):
+                async with asyncio.timeout(END_SECONDS):
+                    await self._thread_over.wait()
         if self._task is not None:
             await self._task
 
@@ -109,6 +114,9 @@ class Heart:
             asyncio.run(self._beat_alone(main, standstill))
         except Exception as error:  # of its loop, its connection or a beat: a thread ending in silence costs the lease
             main.call_soon_threadsafe(self._ended_by, error)
+        finally:
+            with suppress(RuntimeError):  # the worker's loop is closed: nobody waits
+                main.call_soon_threadsafe(self._thread_over.set)
 
     async def _beat_here(self, loop: asyncio.AbstractEventLoop) -> None:
         try:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import sys
+import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, ClassVar
 
 import pytest
@@ -104,6 +106,22 @@ def hold_up_the_loop(*, until: Callable[[], bool]) -> None:
     while not until():
         assert time.monotonic() < deadline
         time.sleep(0.01)
+
+
+async def test_a_heart_stops_also_while_handlers_have_taken_all_threads_of_the_loop() -> None:
+    over = threading.Event()
+    loop = asyncio.get_running_loop()
+    loop.set_default_executor(ThreadPoolExecutor(1))
+    taken = loop.run_in_executor(None, over.wait, 120)
+    worker = Worker(Connected())
+    worker.heart.start("boot")
+    try:
+        async with asyncio.timeout(60):
+            await worker.beaten.wait()
+            await worker.heart.stop()
+    finally:
+        over.set()
+    assert await taken
 
 
 async def test_a_heart_that_gets_no_connection_of_its_own_fails_aloud() -> None:
