@@ -58,6 +58,10 @@ class Child:
                 raise ActorEnded(self._actor.kind)
             except ConfigurationError:  # it would be no better the next time
                 raise
+            except asyncio.CancelledError as error:
+                if self._stopping.is_set() or _is_cancelled():
+                    raise
+                await self._failed_with(error)  # what it waited for was cancelled: unseen, it would be gone for good
             except Exception as error:  # an actor may fail in any way; that is what a supervisor is for
                 if self._stopping.is_set():
                     raise
@@ -68,7 +72,7 @@ class Child:
         if self.stage is not None:
             self.stage.stop(hurry=hurry)
 
-    async def _failed_with(self, error: Exception) -> None:
+    async def _failed_with(self, error: BaseException) -> None:
         now = self._clock.elapsed()
         self._failed.append(now)
         recent = sum(1 for moment in self._failed if now - moment < WITHIN_SECONDS)
@@ -83,6 +87,11 @@ class Child:
         await asyncio.wait([stopping, pause], return_when=asyncio.FIRST_COMPLETED)
         stopping.cancel()
         pause.cancel()
+
+
+def _is_cancelled() -> bool:
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
 
 
 class Supervisor:

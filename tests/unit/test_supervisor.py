@@ -75,6 +75,31 @@ class House:
             await running
 
 
+def be_cancelled_by_nobody() -> None:
+    raise asyncio.CancelledError
+
+
+async def test_an_actor_that_ends_with_a_cancellation_of_what_it_waited_for_is_started_again() -> None:
+    actor = actor_with(be_cancelled_by_nobody)
+    await House(actor).run(lambda: len(actor.stages) == 2)
+    assert actor.ended == ["in order"]
+
+
+async def test_a_supervisor_that_is_cancelled_starts_nothing_again() -> None:
+    actor = actor_with()
+    house = House(actor)
+    async with house.app, asyncio.timeout(60):
+        running = asyncio.create_task(house.supervisor.run())
+        while not actor.stages:
+            await asyncio.sleep(0)
+        running.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await running
+        for _ in range(10):
+            await asyncio.sleep(0)
+    assert len(actor.stages) == 1
+
+
 async def test_an_actor_that_fails_is_started_again_as_a_new_instance() -> None:
     actor = actor_with(fail, fail)
     await House(actor).run(lambda: len(actor.stages) == 3)
