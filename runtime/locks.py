@@ -91,7 +91,7 @@ class Lock:
         given to wait for it."""
         if self._renewing is not None:
             raise ConfigurationError(f"lock {self.name!r} is entered already; call app.lock(...) for each `async with`")
-        self._holder = secrets.token_hex(16)
+        self._holder, self._gone = secrets.token_hex(16), False
         try:
             async with asyncio.timeout(self._timeout):
                 await self._take()

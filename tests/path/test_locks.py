@@ -56,8 +56,8 @@ async def test_a_holder_that_is_not_heard_of_loses_it_to_who_waits(app: Callboar
         assert lock.fence > theirs.fence
 
 
-async def steal(app: Callboard, lock: Lock) -> None:
-    """As one that has seen it stand still would, though its holder renews it all the time."""
+async def steal(app: Callboard, lock: Lock) -> int:
+    """As one that has seen it stand still would, though its holder renews it all the time; the thief's fence."""
     leases, still = app.connections.store.get(Leases), None
     async with asyncio.timeout(LONG):
         while True:
@@ -68,6 +68,7 @@ async def steal(app: Callboard, lock: Lock) -> None:
         assert seen.fence > lock.fence
         while not lock.lost:
             await asyncio.sleep(0.02)
+    return seen.fence
 
 
 async def test_a_holder_that_lost_it_is_told_at_the_end_of_its_block(app: Callboard) -> None:
@@ -77,6 +78,16 @@ async def test_a_holder_that_lost_it_is_told_at_the_end_of_its_block(app: Callbo
 
     with pytest.raises(LockLost, match=r"'taken' was lost while it was held under fence \d+"):
         await lose()
+
+
+async def test_a_lock_that_was_lost_can_be_entered_again_and_is_held_then(app: Callboard) -> None:
+    lock, leases, thief = app.lock("again", ttl=2, timeout=LONG), app.connections.store.get(Leases), 0
+    with pytest.raises(LockLost):
+        async with lock:
+            thief = await steal(app, lock)
+    assert await leases.release("again", "thief", fence=thief, now=app.clock.now())
+    async with lock:
+        assert not lock.lost
 
 
 async def test_what_a_block_raises_is_raised_also_where_the_lock_was_lost(app: Callboard) -> None:
