@@ -5,7 +5,8 @@ several queues go to each node that serves some of them, at the same time.
 
     MOVED                       the slot is served by another node now: its map is read, the call sent there
     no connection, no answer,   the map is read from whoever answers first; where it has changed (a replica has taken
-    READONLY, CLUSTERDOWN       over) the call is sent again, else the store is unavailable
+    READONLY, CLUSTERDOWN, a    over) the call is sent again, else the store is unavailable
+    slot that the map lacks
     ASK                         the slot is being moved: unavailable, until all of it is there
 
 ASK is not followed. It sends a call to the new node as long as the key that it names is not there any more, while a
@@ -78,7 +79,7 @@ class ClusterRoute:
             last, node = self._servers[place]
             if slot <= last:
                 return node
-        raise StoreUnavailable(self._address.name, f"no node of the cluster serves slot {slot}")
+        raise ClusterDownError(f"no node of the cluster serves slot {slot}")
 
     @property
     def masters(self) -> Sequence[Node]:
@@ -95,8 +96,8 @@ class ClusterRoute:
             moved = [(error.host, error.port)] if isinstance(error, MovedError) and error.host else ()
             self._reading = asyncio.create_task(self._read_again(moved))
             self._reading.add_done_callback(self._forget_reading)
-        # One for all calls that failed; it goes on for the others where one of them is cancelled. That `close` cancels it
-        # is no cancellation of who waits here.
+        # One for all calls that failed; it goes on for the others where one of them is cancelled. That `close` cancels
+        # it is no cancellation of who waits here.
         reading = self._reading
         await asyncio.wait([reading])
         if not reading.cancelled():

@@ -23,7 +23,7 @@ class Route(Protocol):
     async def close(self) -> None: ...
 
     def node_of(self, key: str) -> Node:
-        """StoreUnavailable: no server holds it now."""
+        """The driver's ClusterDownError: as far as is known, no server holds it."""
         ...
 
     @property

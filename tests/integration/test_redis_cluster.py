@@ -204,3 +204,19 @@ async def _follow_a_failover(store: RedisStore, cluster: RedisCluster) -> None:
     await _until_answered(late.open)
     assert (await late.get(Inspection).counts([queue]))[queue].waiting == 1
     await late.close()
+
+
+async def test_a_slot_that_nobody_served_is_found_when_it_is_served_again(tmp_path: Path) -> None:
+    options = {"cluster_require_full_coverage": "no"}  # else the cluster is down, and its map not used
+    cluster = require(lambda: RedisCluster(tmp_path, masters=1, **options))
+    try:
+        await asyncio.to_thread(cluster.start)
+        (node,), slot = cluster.nodes, _slot(QUEUES[0])
+        await asyncio.to_thread(command, node, "CLUSTER", "DELSLOTS", slot)
+        async with _opened(cluster) as store:
+            with pytest.raises(StoreUnavailable, match=f"slot {slot}"):
+                await _enqueue(store, QUEUES[0], "job")
+            await asyncio.to_thread(command, node, "CLUSTER", "ADDSLOTS", slot)
+            await _until_answered(lambda: _enqueue(store, QUEUES[0], "job"))
+    finally:
+        await asyncio.to_thread(cluster.kill)
