@@ -10,9 +10,11 @@ from redis import exceptions as driver
 
 from ..errors import MetadataError, StoreError, StoreUnavailable
 
-# Codes of answers that a server gives for a while: it loads its data, is full, cannot write its disk, changes roles.
+# Codes of answers that a server gives for a while: it loads its data, is full, cannot write its disk, changes roles;
+# it lets nobody else in, which has no code of its own.
 _PASSING = re.compile(
     r"\b(OOM|MISCONF|NOREPLICAS|READONLY|LOADING|BUSY|CLUSTERDOWN|MASTERDOWN|TRYAGAIN|NOGOODSLAVE|UNBLOCKED)\b"
+    r"|^ERR max number of clients\b"
 )
 _CREDENTIALS = (
     driver.AuthenticationError,
