@@ -68,7 +68,7 @@ class Watch:
         self._claimed: dict[tuple[str, str, int], str] = {}
         self._finished: set[tuple[str, str, int]] = set()
         self._fences: dict[tuple[str, str], int] = {}
-        self._due: dict[tuple[str, str], int] = {}
+        self._due: dict[tuple[str, str], tuple[int, int]] = {}  # when, and of which dispatches: those above this one
         self._beats: dict[tuple[str, str], float] = {}
         self._dead: dict[tuple[str, str], float] = {}
         self._fired: dict[tuple[str, str], tuple[int, int, str]] = {}
@@ -116,8 +116,8 @@ class Watch:
         if key in self._started:
             self.wrong(f"job {run.job} was started twice at dispatch {run.dispatch}")
         self._started.add(key)
-        due = self._due.get((run.queue, run.job), 0)
-        if self._now() < due:
+        due, above = self._due.get((run.queue, run.job), (0, 0))
+        if self._now() < due and run.dispatch > above:
             self.wrong(f"job {run.job} was started {due - self._now()} ms early")
         return run
 
@@ -133,7 +133,7 @@ class Watch:
             if answer.admission in _MADE:
                 self._made(job)
                 if job.run_at is not None:
-                    self._due.setdefault((job.queue, job.id), job.run_at)
+                    self._due.setdefault((job.queue, job.id), (job.run_at, 0))
 
     def _reschedule(self, said: object, queue: str, delays: Sequence[Delay], **_: object) -> None:
         for delay in delays:
@@ -175,7 +175,7 @@ class Watch:
             if answer.state is not None and answer.state.final:
                 self._ended(queue, outcome.id, answer.state.value)
             elif outcome.run_at is not None:
-                self._due[queue, outcome.id] = outcome.run_at
+                self._due[queue, outcome.id] = outcome.run_at, outcome.dispatch
 
     def _ended(self, queue: str, id: str, state: str) -> None:
         if (queue, id) in self.final:
