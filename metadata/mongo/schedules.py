@@ -293,8 +293,9 @@ async def _write(connection: MongoConnection, before: Rows, after: Rows) -> set[
     if (await connection.write(statements)).count == len(statements):
         return set()
     found = await connection.find({"name": {"$in": changed}}, {"_id": 0, "name": 1, "revision": 1})
-    written = {row["name"] for row in found if row["revision"] == revision}
-    return set(changed) - written
+    revisions = {row["name"]: row["revision"] for row in found}
+    # What is not there any more, and was to be removed, is: by us, or by who removed it at this very moment.
+    return {name for name in changed if revisions.get(name) != (None if after[name] is None else revision)}
 
 
 # -- what was fired ---------------------------------------------------------------------------------------------------

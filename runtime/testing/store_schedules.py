@@ -309,6 +309,18 @@ class ScheduleConformance(ScheduleSuite):
         assert [answer.fire for answer in answers] == [Fire.FIRED, Fire.FIRED]
         assert (await timetable.schedule()).next_run == scene.now + 2 * LATER
 
+    async def test_who_removes_schedules_that_others_change_is_told_of_each(
+        self, scene: Scene, timetable: Timetable, peer: Store
+    ) -> None:
+        other, ids = Timetable(Scene(peer, scene.now), peer.get(Schedules)), [str(number) for number in range(24)]
+        for _ in range(6):
+            await timetable.schedules.upsert([timetable.new(id) for id in ids], now=scene.now)
+            removed, *_ = await asyncio.gather(
+                timetable.schedules.remove(QUEUE, ids), *(other.pause(id) for id in ids[::3])
+            )
+            assert list(removed) == [True] * len(ids)
+        assert await timetable.schedules.count([QUEUE]) == {QUEUE: 0}
+
     async def test_of_many_schedulers_one_fires_each_run(self, scene: Scene, timetable: Timetable, peer: Store) -> None:
         other = Timetable(Scene(peer, scene.now), peer.get(Schedules))
         await timetable.put()
