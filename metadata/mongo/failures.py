@@ -17,10 +17,10 @@ DUPLICATE = 11000
 _CERTIFICATE = re.compile(r"certificate verify failed: ([^(\n]{1,200}) \(_ssl", re.IGNORECASE)
 
 # Codes of answers that a server gives for a while: it stops, changes roles, is out of space, gave up waiting, makes or
-# drops an index.
+# drops an index; the rest of an answer is not there any more, or an operator ended the operation.
 _PASSING = frozenset({
-    6, 7, 24, 50, 64, 79, 89, 91, 100, 112, 134, 175, 189, 202, 246, 262, 317, 358, 384, 9001, 10058, 10107, 11600,
-    11602, 12587, 13388, 13435, 13436, 14031,
+    6, 7, 24, 43, 50, 64, 79, 89, 91, 100, 112, 134, 175, 189, 202, 237, 246, 262, 317, 358, 384, 9001, 10058, 10107,
+    11600, 11601, 11602, 12587, 13388, 13435, 13436, 14031,
 })  # fmt: skip
 # What a standalone server answers to a repeat that the driver numbers as for a replica set, while it does not know yet
 # what it talks to: seen where one came back after a crash. Nothing was written.

@@ -7,6 +7,7 @@ from pymongo.errors import (
     AutoReconnect,
     BulkWriteError,
     ConfigurationError,
+    CursorNotFound,
     NetworkTimeout,
     NotPrimaryError,
     OperationFailure,
@@ -38,6 +39,15 @@ def test_what_a_server_will_never_take_is_not_repeated() -> None:
 def test_what_a_change_of_indexes_interrupts_is_repeated() -> None:
     for code, told in ((175, "query plan killed :: index 'state' dropped"), (12587, "an index build is in progress")):
         assert isinstance(translated(OperationFailure(told, code), "mongodb://h"), StoreUnavailable)
+
+
+def test_an_answer_whose_rest_is_gone_and_an_operation_that_was_ended_are_repeated() -> None:
+    for error in (
+        CursorNotFound("cursor id 1 not found", 43),
+        OperationFailure("cursor killed", 237),
+        OperationFailure("operation was interrupted", 11601),
+    ):
+        assert isinstance(translated(error, "mongodb://h"), StoreUnavailable)
 
 
 TAIL = " (configured timeouts: socketTimeoutMS: 5000.0ms, connectTimeoutMS: 5000.0ms)"
