@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from importlib.metadata import version
 
 from aio_pika.exceptions import CONNECTION_EXCEPTIONS
@@ -152,7 +152,7 @@ class Link:
         return self._connection.connection_tune.frame_max or DEFAULT_FRAME_BYTES
 
     async def channel(self, *, confirms: bool = False) -> AbstractChannel:
-        with translated(self.broker):
+        with translated(self.broker), quiet(self._on_error) if confirms else nullcontext():
             async with asyncio.timeout(ANSWER_SECONDS):
                 return await self._connection.channel(publisher_confirms=confirms)
 

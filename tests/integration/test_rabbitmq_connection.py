@@ -172,6 +172,17 @@ async def test_a_channel_replaced_under_late_confirms_says_nothing_of_them(
     assert [record.getMessage()[:200] for record in caplog.records if record.name.startswith("aiormq")] == []
 
 
+async def test_what_comes_back_to_a_publisher_that_has_left_is_not_logged_with_its_body(
+    bench: Bench, caplog: pytest.LogCaptureFixture
+) -> None:
+    bench.proxy.mute()
+    nowhere = Message(exchange="", routing_key=f"{bench.queue}.none", body=b"s3cret")
+    assert list(await bench.broker.publish([nowhere], timeout=1)) == [Receipt.UNKNOWN]
+    bench.proxy.thaw()
+    assert await bench.publish(b"y") == [Receipt.CONFIRMED]
+    assert "s3cret" not in caplog.text
+
+
 async def test_an_alarm_makes_it_disconnected_and_publishes_unknown_until_it_ends(bench: Bench) -> None:
     changes: list[bool] = []
     bench.broker.watch(changes.append)
