@@ -60,11 +60,13 @@ class ClusterRoute:
         self._firsts: list[int] = []  # of the ranges, which do not overlap
         self._servers: list[tuple[int, Node]] = []  # for each range its last slot, and who serves it
         self._reading: asyncio.Task[None] | None = None
+        self._closed = False
 
     async def open(self) -> None:
         await self._read_slots(self._address.hosts)
 
     async def close(self) -> None:
+        self._closed = True
         if self._reading is not None:
             self._reading.cancel()
             await asyncio.gather(self._reading, return_exceptions=True)
@@ -88,6 +90,8 @@ class ClusterRoute:
     async def mended(self, error: Exception, version: int) -> bool:
         if self.version != version:
             return True
+        if self._closed:  # nobody would close what is opened now
+            return False
         asked = isinstance(error, AskError) and not isinstance(error, MovedError)
         if asked or isinstance(error, AuthenticationError) or not isinstance(error, _CHANGES):
             return False

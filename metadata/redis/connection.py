@@ -101,7 +101,8 @@ class RedisConnection:
             try:
                 return await _asked(route, keys, [known.by_sha + one for one in operands])
             except (NoScriptError, Lost):
-                return await _asked(route, keys, [known.by_text + one for one in operands])
+                # Not on a route that was closed meanwhile: nobody would close its new connection.
+                return await _asked(self._open_route(), keys, [known.by_text + one for one in operands])
         except (RedisError, OSError) as error:
             if not await route.mended(error, version):
                 raise translated(error, self.address.name) from error
