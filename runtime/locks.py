@@ -19,7 +19,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from ..metadata import leases
-from ..metadata.errors import StoreUnavailable
+from ..metadata.errors import MetadataError, StoreUnavailable
 from ..metadata.leases import Leases, Still
 from .clock import Clock
 from .errors import ConfigurationError, LockLost, LockTimeout
@@ -148,7 +148,7 @@ class Lock:
     async def _withdraw(self) -> None:
         """The wait is over, but a `take` whose answer was not awaited may have succeeded: nobody should have to wait
         for its ttl."""
-        with suppress(StoreUnavailable):
+        with suppress(MetadataError):  # the wait's own end is what is told
             lock = await self._leases.take(
                 self.name, self._holder, ttl=round(self._ttl * 1000), still=None, now=self._clock.now()
             )
@@ -159,14 +159,18 @@ class Lock:
     # --- keeping it ---
 
     async def _renew(self) -> None:
+        failing = False
         while not self._gone:
             await self._clock.sleep(self._ttl / 4)
             sent = self._clock.elapsed()
             try:
                 kept = await self._leases.renew(self.name, self._holder, fence=self.fence)
-            except StoreUnavailable as error:
-                log.warning("lock %s is not renewed: %s", self.name, error)
+            except MetadataError as error:  # also a fault may pass within the ttl; `lost` says when it did not
+                if not failing:
+                    log.warning("lock %s is not renewed: %s", self.name, error)
+                failing = True
                 continue
+            failing = False
             if kept:
                 self._certain_until = sent + self._ttl
             else:
@@ -177,7 +181,7 @@ class Lock:
         """None: the store did not say; whoever waits gets it after its ttl."""
         try:
             return await self._leases.release(self.name, self._holder, fence=self.fence, now=self._clock.now())
-        except StoreUnavailable as error:
+        except MetadataError as error:
             log.warning("lock %s is not released: %s", self.name, error)
             return None
 
