@@ -22,7 +22,7 @@ from ..registry import actor_names, find_actor, make_store
 from ..settings import Settings
 from ..tracing import export_spans
 from ..urls import masked, scheme_of
-from .failures import OK, ending, logged_ending
+from .failures import EXPECTED, FAILURE, OK, code_of, ending, logged_ending, message_of
 from .logs import LogFormat, LogLevel, log_to
 from .options import AppReference, Broker, Given, Namespace, StoreUrl, make_app
 from .processes import Processes
@@ -228,13 +228,16 @@ def serve(app: Callboard, kinds: Sequence[str], options: Options, *, parent: Par
     _announce(app.settings, kinds)
     flush = export_spans("callboard " + " ".join(kinds)) if app.settings.tracing else None
     with asyncio.Runner(loop_factory=loop_factory()) as runner:
-        code = 1
+        code, told = FAILURE, "ended in order"
         try:
             runner.run(_run(deployment, parent))
             code = OK
+        except EXPECTED as error:
+            code, told = code_of(error), message_of(error)
+            raise
         finally:
             # Closing the runner waits for every task, also for a handler that defies its interruption for ever.
-            leaving = threading.Timer(LEAVE_SECONDS, _leave, [code])
+            leaving = threading.Timer(LEAVE_SECONDS, _leave, [code, told])
             leaving.daemon = True
             leaving.start()
     leaving.cancel()
@@ -275,8 +278,9 @@ def _served_by_store(kinds: Sequence[str], settings: Settings) -> list[str]:
     return served
 
 
-def _leave(code: int) -> None:
+def _leave(code: int, told: str) -> None:
     log.error("a handler does not end though it was interrupted; leaving without it, its job was handed back")
+    log.log(logging.INFO if code == OK else logging.ERROR, "%s", told)
     logging.shutdown()
     os._exit(code)
 
