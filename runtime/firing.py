@@ -17,6 +17,8 @@ from .triggers.contract import MILLISECOND
 from .triggers.grid import from_ms, to_ms
 
 MAX_RUNS = 64  # jobs of one firing: what is left of a long catch-up follows with the next
+# Of these jobs, one at least: MongoDB notes them in the schedule's document, which may have 16 MB.
+MAX_BYTES = 4 * 1024 * 1024
 LOOK_AGAIN_MS = 1000  # while an occurrence waits for the end of another
 MAX_RUNNING = 10_100  # `max_instances` may be 10,000
 
@@ -38,19 +40,20 @@ def decide(read: ReadSchedule, *, now: int, ended: Set[int]) -> Decision:
     moment = from_ms(now)
     plan = _plan(read, moment)
     candidates = [to_ms(occurrence) for occurrence in plan.run]
-    following = candidates[MAX_RUNS] if len(candidates) > MAX_RUNS else _ms(plan.following)
+    most = max(1, min(MAX_RUNS, MAX_BYTES // len(read.record.definition)))
+    following = candidates[most] if len(candidates) > most else _ms(plan.following)
     happenings = [*_tallied(read, plan, now)]
     running = [occurrence for occurrence in state.running if occurrence not in ended]
     waiting = list(state.waiting)
     runs: list[int] = []
     cancels: list[int] = []
-    while waiting and (policy.max_instances is None or len(running) < policy.max_instances):
+    while waiting and len(runs) < most and (policy.max_instances is None or len(running) < policy.max_instances):
         runs.append(waiting[0])
         running.append(waiting.pop(0))
-    if policy.overlap is not Overlap.QUEUE:  # it was while they came
+    if policy.overlap is not Overlap.QUEUE and len(runs) < most:  # it was while they came
         happenings += [Happening(at=now, fate=Fate.SKIPPED, occurrence=occurrence) for occurrence in waiting]
         waiting = []
-    for occurrence in candidates[:MAX_RUNS]:
+    for occurrence in candidates[:most]:
         admission = policy.admit(running=len(running), queued=len(waiting))
         if admission.run:
             # What is asked to end still counts until it has ended, so that a crash before it was asked is made up for.

@@ -7,7 +7,7 @@ import pytest
 from msgspec import Raw
 
 from callboard.metadata.schedule import NewSchedule, Schedule
-from callboard.runtime.firing import MAX_RUNS, Decision, decide
+from callboard.runtime.firing import MAX_BYTES, MAX_RUNS, Decision, decide
 from callboard.runtime.schedule_record import (
     MAX_HISTORY,
     VERSION,
@@ -102,6 +102,46 @@ def test_a_catch_up_is_bounded_and_comes_in_parts() -> None:
     second = decide(after(read, first), now=at(150), ended=set())
     assert (second.runs[0], second.runs[-1], second.next_run) == (at(51 + MAX_RUNS), at(150), at(151))
     assert second.state.totals == {"missed": 50, "ran": 100}
+
+
+def test_a_catch_up_of_large_jobs_comes_in_parts_that_a_document_holds() -> None:
+    what = Definition(
+        version=VERSION,
+        task="task",
+        priority=3,
+        args=Raw(msgspec.json.encode(["x" * 1_000_000])),
+        policy=Raw(encode_policy(Policy.create(coalesce=False, catch_up=100))),
+    )
+    read, ran = made(definition=msgspec.json.encode(what)), list[int]()
+    for _ in range(10):
+        decision = decide(read, now=at(30), ended=set())
+        assert 1 <= len(decision.runs) <= MAX_BYTES // 1_000_000
+        ran += decision.runs
+        read = after(read, decision)
+        if decision.next_run == at(31):
+            break
+    assert ran == [at(second) for second in range(1, 31)]
+
+
+def test_a_backlog_of_large_jobs_that_wait_comes_in_parts_too_whatever_the_policy_is_now() -> None:
+    waiting = tuple(at(second) for second in range(1, 13))
+    for overlap in ("queue", "skip"):
+        what = Definition(
+            version=VERSION,
+            task="task",
+            priority=3,
+            args=Raw(msgspec.json.encode(["x" * 1_000_000])),
+            policy=Raw(encode_policy(Policy.create(max_instances=50, overlap=overlap))),
+        )
+        read, ran = made(definition=msgspec.json.encode(what)), list[int]()
+        state = msgspec.structs.replace(read.state, waiting=waiting, expected=at(1000))
+        read = read_schedule(msgspec.structs.replace(read.record, state=encode_state(state), next_run=at(13)))
+        for turn in range(4):
+            decision = decide(read, now=at(13 + 2 * turn), ended=set())
+            assert len(decision.runs) <= MAX_BYTES // 1_000_000
+            ran += decision.runs
+            read = after(read, decision)
+        assert ran == list(waiting)
 
 
 def test_an_occurrence_is_skipped_while_too_many_run() -> None:
