@@ -31,7 +31,7 @@ from ..brokers.message import Delivery
 from ..metadata.contract import Enqueued, Jobs, QueueControl
 from ..metadata.errors import StoreError
 from ..metadata.job import NewJob
-from ..runtime.actor import Actor, Consumes, Stage
+from ..runtime.actor import Actor, Consumes, Stage, while_it_lives
 from ..runtime.dead_letters import MAX_BODY, DeadLetters, Letter, queue_of
 from ..runtime.errors import EnqueueUncertain
 from ..runtime.quarantine import PASSES, Quarantine
@@ -82,7 +82,7 @@ class Intake(Actor):
 
     async def run(self) -> None:
         stage = self.stage
-        stage.broker.watch(self._connection_changed)
+        stage.broker.watch(while_it_lives(self._connection_changed))
         try:
             async with asyncio.TaskGroup() as group:
                 consuming = group.create_task(self._keep_consuming())

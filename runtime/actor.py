@@ -19,6 +19,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from random import Random
 from typing import TYPE_CHECKING, ClassVar, TypeVar
+from weakref import WeakMethod
 
 from msgspec import Struct
 
@@ -80,6 +81,7 @@ class Stage:
         self.options = options
         self.random = random
         self.instance = secrets.token_hex(16)
+        self.mailbox = self.instance  # of the actor's first start: a broker keeps what was declared, see Child
         self.stopping = asyncio.Event()
         self._stopping_since: float | None = None
         self._store_is_away = False  # and that has been said
@@ -231,7 +233,7 @@ class Mailbox:
 
     def __init__(self, actor: Actor, *, keys: tuple[str, ...]) -> None:
         self._actor = actor
-        self._queue = actor.stage.names.mailbox(actor.stage.instance)
+        self._queue = actor.stage.names.mailbox(actor.stage.mailbox)
         self._keys = ("all", actor.kind, *keys)
         self._consumer: Consumer | None = None
         self._opening: asyncio.Task[None] | None = None
@@ -241,7 +243,7 @@ class Mailbox:
         self._count = 0
 
     async def open(self) -> None:
-        self._actor.stage.broker.watch(self._connection_changed)
+        self._actor.stage.broker.watch(while_it_lives(self._connection_changed))
         try:
             await self._open()
         except BrokerError as error:  # also where it refuses: what an actor can do without it, it does
@@ -323,3 +325,15 @@ class Mailbox:
         )
         if await self._dead.insist(letter, self._actor.stage):
             delivery.ack()
+
+
+def while_it_lives(changed: Callable[[bool], None]) -> Callable[[bool], None]:
+    """For `Broker.watch`, which ends with the broker: an actor that failed must not be kept, or called, for that.
+    `changed`: a bound method."""
+    method = WeakMethod(changed)
+
+    def tell(connected: bool) -> None:
+        if (living := method()) is not None:
+            living(connected)
+
+    return tell

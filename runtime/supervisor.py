@@ -35,6 +35,7 @@ class Child:
         self._random = random
         self._failed: deque[float] = deque(maxlen=MAX_RESTARTS + 1)
         self._stopping = asyncio.Event()
+        self._mailbox: str | None = None
         self.stage: Stage | None = None
         self.restarts = 0
 
@@ -50,9 +51,11 @@ class Child:
     async def run(self) -> None:
         """Until the actor ends because it was stopped. Raises GaveUp, ConfigurationError."""
         while not self._stopping.is_set():
-            self.stage = self._make_stage(self._actor)
+            self.stage = stage = self._make_stage(self._actor)
+            # One queue over all starts: with each a new one, the broker would keep those before it, and fill them.
+            self._mailbox = stage.mailbox = self._mailbox or stage.mailbox
             try:
-                await self._actor(self.stage).run()
+                await self._actor(stage).run()
                 if self._stopping.is_set():
                     return
                 raise ActorEnded(self._actor.kind)

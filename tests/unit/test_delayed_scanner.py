@@ -46,7 +46,7 @@ class FakeStage:
     def __init__(self) -> None:
         self.clock, self.random, self.log = PassingClock(), Random(1), logging.getLogger("test")
         self.settings = Settings(broker="memory://", store="memory://", scan_interval=5)
-        self.names, self.instance, self.options = Names("ns"), "i", Options(queues=("q",))
+        self.names, self.instance, self.mailbox, self.options = Names("ns"), "i", "i", Options(queues=("q",))
         self.connections: Any = None
         self.metrics: Any = None
         self.dispatcher = self

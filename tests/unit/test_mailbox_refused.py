@@ -34,7 +34,7 @@ class FakeActor:
 
     kind = "worker"
     names = NAMES
-    instance = "one"
+    mailbox = "one"
     log = logging.getLogger("mailbox")
 
     def __init__(self) -> None:

@@ -42,7 +42,7 @@ class FakeStage:
     def __init__(self) -> None:
         self.clock, self.random, self.log = JumpingClock(), Random(1), logging.getLogger("test")
         self.settings = Settings(broker="memory://", store="memory://")
-        self.names, self.instance, self.options = Names("ns"), "i", Options(queues=(QUEUE,))
+        self.names, self.instance, self.mailbox, self.options = Names("ns"), "i", "i", Options(queues=(QUEUE,))
         self.connections: Any = None
         self.metrics: Any = None
         self.dispatcher = self

@@ -1,15 +1,21 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import logging
+import weakref
 from collections.abc import Callable
+from contextlib import suppress
 from random import Random
 from typing import ClassVar
 
 import pytest
 
 from callboard import Callboard, ConfigurationError
+from callboard.metadata.contract import QueueControl
 from callboard.runtime.actor import Actor, Options, Stage
 from callboard.runtime.errors import GaveUp
+from callboard.runtime.rounds import RoundsActor
 from callboard.runtime.supervisor import MAX_RESTARTS, WITHIN_SECONDS, Supervisor
 
 
@@ -73,6 +79,47 @@ class House:
                     await asyncio.sleep(0)
             self.supervisor.stop()
             await running
+
+
+class Failing(RoundsActor):
+    """Each start does one round, which fails."""
+
+    kind = "failing"
+    requires = (QueueControl,)
+    made: ClassVar[list[weakref.ref[Failing]]] = []
+    mailboxes: ClassVar[set[str]] = set()
+
+    def __init__(self, stage: Stage) -> None:
+        super().__init__(stage)
+        self.made.append(weakref.ref(self))
+        self.mailboxes.add(stage.mailbox)
+
+    async def round(self) -> float:
+        raise ValueError("broken")
+
+
+async def test_an_actor_that_is_started_again_leaves_neither_a_queue_nor_itself_behind(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.CRITICAL, "callboard.supervisor")  # what is recorded keeps the frames of its traceback
+    clock = StillClock()
+    app = Callboard(broker="memory://", store="memory://", clock=clock)
+
+    def make_stage(actor: type[Actor]) -> Stage:
+        clock.time += 2 * WITHIN_SECONDS
+        return Stage(actor, app, Options(), random=Random(1))
+
+    supervisor = Supervisor(app, make_stage, [Failing], Random(1))
+    async with app, asyncio.timeout(60):
+        running = asyncio.create_task(supervisor.run())
+        while len(Failing.made) < 20:
+            await asyncio.sleep(0)
+        supervisor.stop()
+        with suppress(ValueError):  # where a round was under way
+            await running
+        gc.collect()
+        assert len(Failing.mailboxes) == 1
+        assert sum(1 for made in Failing.made if made() is not None) <= 2
 
 
 def be_cancelled_by_nobody() -> None:
