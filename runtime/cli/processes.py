@@ -19,6 +19,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from types import FrameType
 
 log = logging.getLogger("callboard.processes")
@@ -42,8 +43,7 @@ class Processes:
             signal.signal(number, self._pass_on)
         started = self._fork_and_listen()
         for _ in range(count - 1 if started else 0):
-            if not self._ending:
-                self._fork(None)
+            self._fork(None)
         return self._wait()
 
     def _fork_and_listen(self) -> bool:
@@ -55,10 +55,12 @@ class Processes:
             return bool(pipe.read(1))
 
     def _fork(self, said: int | None) -> None:
-        # A signal that came between the fork and our note of it would not reach the child.
+        # A signal that came between the look at `_ending`, the fork and our note of it would not reach the child.
         signals = {signal.SIGTERM, signal.SIGINT}
         signal.pthread_sigmask(signal.SIG_BLOCK, signals)
         try:
+            if self._ending:
+                return
             child = os.fork()
             if child == 0:
                 self._be_child(said)
@@ -106,7 +108,8 @@ class Processes:
     def _send(self, number: signal.Signals) -> None:
         self._ending = True
         for child in list(self._running):
-            os.kill(child, number)
+            with suppress(ProcessLookupError):  # it has ended, and is about to be noted
+                os.kill(child, number)
 
 
 def _written(said: int) -> int:
