@@ -1,4 +1,4 @@
-"""The parent of several processes, where a signal comes at the wrong moment; in a program of its own, since it forks."""
+"""The parent of several processes, where a signal comes at the wrong moment; in a program of its own, as it forks."""
 
 from __future__ import annotations
 
