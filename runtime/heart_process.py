@@ -26,6 +26,7 @@ from ..metadata.errors import MetadataError
 from .clock import SystemClock
 from .registry import make_store
 
+LONGEST_LINE = 16 * 1024 * 1024  # bytes, from the worker: it names all its queues
 MOST_CANCELS = 50  # in one reply: a line stays far below what a pipe takes at once; the others come with the next
 
 
@@ -123,7 +124,7 @@ async def main() -> None:
     for number in (signal.SIGINT, signal.SIGTERM):  # a terminal sends them to all; the worker says when it is over
         signal.signal(number, signal.SIG_IGN)
     loop = asyncio.get_running_loop()
-    reader = asyncio.StreamReader()
+    reader = asyncio.StreamReader(limit=LONGEST_LINE)
     await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
     os.set_blocking(sys.stdout.fileno(), False)
     orders = _orders.decode(await reader.readline())

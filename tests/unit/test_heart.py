@@ -18,6 +18,7 @@ from callboard.runtime.clock import SystemClock
 from callboard.runtime.errors import HeartStopped
 from callboard.runtime.heart import Heart
 from callboard.runtime.settings import Settings
+from callboard.runtime.sibling import Sibling
 
 
 class Connected:
@@ -146,6 +147,25 @@ async def test_a_heart_whose_process_cannot_be_started_fails_aloud(monkeypatch: 
     worker = Worker(Connected(heartbeat="process"))
     worker.heart.start("boot")
     assert isinstance(await worker.failure(), FileNotFoundError)
+
+
+async def test_a_heart_in_a_process_beats_also_for_very_many_queues() -> None:
+    beaten = asyncio.Event()
+    failed: asyncio.Future[BaseException] = asyncio.get_running_loop().create_future()
+    sibling = Sibling(
+        Settings(broker="memory://", store="memory://", lease_seconds=1),
+        queues=[f"tenant-{number:05}-{'x' * 80}" for number in range(1000)],
+        info=lambda: b"{}",
+        beaten=lambda *_: beaten.set(),
+        failed=failed.set_result,
+        patience=60,
+    )
+    sibling.start("boot")
+    async with asyncio.timeout(60):
+        await asyncio.wait([beating := asyncio.ensure_future(beaten.wait()), failed], return_when="FIRST_COMPLETED")
+        beating.cancel()
+        await sibling.stop()
+    assert beaten.is_set()
 
 
 async def test_a_heart_whose_process_ends_at_once_fails_aloud(monkeypatch: pytest.MonkeyPatch) -> None:
