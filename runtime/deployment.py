@@ -9,7 +9,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import signal
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, nullcontext
 from random import Random, SystemRandom
 from typing import TYPE_CHECKING
@@ -36,6 +37,12 @@ log = logging.getLogger("callboard")
 
 def seeded_random() -> Random:
     return Random(SystemRandom().getrandbits(64))
+
+
+async def in_own_thread(end: Callable[[], None]) -> None:
+    """As `asyncio.to_thread`, also while handlers have taken all threads of the loop, for as long as they like."""
+    with ThreadPoolExecutor(1) as own:
+        await asyncio.get_running_loop().run_in_executor(own, end)
 
 
 class Deployment:
@@ -143,7 +150,7 @@ class Deployment:
             service = "callboard " + " ".join(actor.kind for actor in self.actors)
             otlp = OtlpMetrics(readings.read, service=service)
             otlp.start()
-            watching.push_async_callback(asyncio.to_thread, otlp.stop)
+            watching.push_async_callback(in_own_thread, otlp.stop)
 
     def _readings(self, metrics: Metrics, health: Health, watching: AsyncExitStack) -> Readings:
         """What is kept in the queues is told by one process: that of the actor which looks after all of them."""
