@@ -315,10 +315,9 @@ class ScheduleConformance(ScheduleSuite):
         other, ids = Timetable(Scene(peer, scene.now), peer.get(Schedules)), [str(number) for number in range(24)]
         for _ in range(6):
             await timetable.schedules.upsert([timetable.new(id) for id in ids], now=scene.now)
-            removed, *_ = await asyncio.gather(
-                timetable.schedules.remove(QUEUE, ids), *(other.pause(id) for id in ids[::3])
-            )
-            assert list(removed) == [True] * len(ids)
+            removing = asyncio.ensure_future(timetable.schedules.remove(QUEUE, ids))
+            await asyncio.gather(removing, *(other.pause(id) for id in ids[::3]))
+            assert list(removing.result()) == [True] * len(ids)
         assert await timetable.schedules.count([QUEUE]) == {QUEUE: 0}
 
     async def test_of_many_schedulers_one_fires_each_run(self, scene: Scene, timetable: Timetable, peer: Store) -> None:
