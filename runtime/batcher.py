@@ -125,7 +125,7 @@ class Batcher(Generic[Item, Answer]):
             self._size -= len(part)
             if submission.taken == len(submission.items):
                 self._waiting.popleft()
-        if self._size < self._capacity // 2:
+        if self._size <= self._capacity // 2:
             self._room.set()
         return batch, parts
 

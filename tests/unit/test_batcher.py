@@ -132,14 +132,16 @@ async def test_a_caller_that_was_cancelled_takes_its_waiting_items_along_and_lea
     assert call.batches == [[0], [2]]
 
 
-async def test_beyond_its_capacity_callers_wait() -> None:
+@pytest.mark.parametrize("capacity", [1, 4])
+async def test_beyond_its_capacity_callers_wait(capacity: int) -> None:
     call = Call(held=True)
-    batcher = Batcher(call, limit=2, capacity=4)
+    batcher = Batcher(call, limit=2, capacity=capacity)
     submitted = [asyncio.create_task(batcher.submit([i])) for i in range(20)]
     await ticks()
     assert sum(map(len, call.batches)) <= 2
     call.may_answer.set()
-    assert await asyncio.gather(*submitted) == [[2 * i] for i in range(20)]
+    async with asyncio.timeout(30):
+        assert await asyncio.gather(*submitted) == [[2 * i] for i in range(20)]
 
 
 async def test_drain_waits_for_everything_submitted() -> None:
