@@ -188,7 +188,7 @@ class Dispatcher:
         for number, receipt in zip(returned, again, strict=True):
             receipts[number] = receipt
 
-    async def _declare(self, queue: str) -> None:
+    async def declare(self, queue: str) -> None:
         """See to it that the job queue exists. BrokerUnavailable: it will, once there is a connection."""
         # Who comes meanwhile waits: what is sent before the queue is there comes back, and later than what is behind.
         async with self._declaring.setdefault(queue, asyncio.Lock()):
@@ -208,7 +208,7 @@ class Dispatcher:
             if again:
                 await self._broker.redeclare(self._names.jobs_topology(queue))
             else:
-                await self._declare(queue)
+                await self.declare(queue)
         except BrokerUnavailable:
             return False
         except BrokerError as error:
