@@ -70,6 +70,7 @@ class Watch:
         self._fences: dict[tuple[str, str], int] = {}
         self._due: dict[tuple[str, str], tuple[int, int]] = {}  # when, and of which dispatches: those above this one
         self._beats: dict[tuple[str, str], float] = {}
+        self._left: set[tuple[str, str]] = set()
         self._dead: dict[tuple[str, str], float] = {}
         self._fired: dict[tuple[str, str], tuple[int, int, str]] = {}
         self.occurrences: dict[tuple[str, str, str], str] = {}  # the job of each, by queue, schedule and moment
@@ -78,6 +79,7 @@ class Watch:
             "claim": self._claim,
             "finish": self._finish,
             "heartbeat": self._heartbeat,
+            "leave": self._leave,
             "declare_dead": self._declare_dead,
             "take_stalled": self._take_stalled,
             "fire": self._fire,
@@ -153,6 +155,8 @@ class Watch:
                 self.wrong(f"job {answer.id} was claimed twice at dispatch {ticket.dispatch}")
             if (queue, owner) in self._dead:
                 self.wrong(f"job {answer.id} was claimed by a boot that had been declared dead")
+            if (queue, owner) in self._left:
+                self.wrong(f"job {answer.id} was claimed by a boot that had left")
             if (queue, answer.id) in self.final:
                 self.wrong(f"job {answer.id} was claimed after it had {self.final[queue, answer.id]}")
             self._claimed[key] = owner
@@ -187,12 +191,16 @@ class Watch:
             for queue in queues:
                 self._beats[queue, boot] = self._elapsed()
 
+    def _leave(self, said: None, boot: str, queues: Sequence[str]) -> None:
+        """It claims nothing from now on. A heartbeat that hung on its way may bring its row back: nobody's."""
+        self._left.update((queue, boot) for queue in queues)
+
     def _declare_dead(self, said: bool, queue: str, boot: str, **_: object) -> None:
         if not said or (queue, boot) in self._dead:
             return
         self._dead[queue, boot] = self._elapsed()
         lived = self._beats.get((queue, boot))
-        if lived is not None and self._elapsed() - lived < self._lease:
+        if lived is not None and self._elapsed() - lived < self._lease and (queue, boot) not in self._left:
             self.wrong(f"a boot was declared dead {self._elapsed() - lived:.3f} s after its heartbeat")
 
     def _take_stalled(self, said: Stalled, queue: str, boot: str, **_: object) -> None:
