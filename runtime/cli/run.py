@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import os
 import threading
@@ -227,6 +228,9 @@ def serve(app: Callboard, kinds: Sequence[str], options: Options, *, parent: Par
     deployment = Deployment(app, actors, options, watched=True)
     _announce(app.settings, kinds)
     flush = export_spans("callboard " + " ".join(kinds)) if app.settings.tracing else None
+    # What has been imported stays: looking through it for garbage would stop the loop for 30 ms now and then.
+    gc.collect()
+    gc.freeze()
     with asyncio.Runner(loop_factory=loop_factory()) as runner:
         code, told = FAILURE, "ended in order"
         try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from pathlib import Path
 
 from callboard import Callboard, Context
@@ -28,8 +29,9 @@ async def steps(ctx: Context, count: int) -> int:
 
 @app.task(name="cli.hold", queue="holds")
 async def hold(folder: str) -> str:
-    """Says that it runs by the file `running`, and ends when there is a file `end`."""
+    """Says that it runs by the file `running`, ends when there is a file `end`, and says how many objects are frozen."""
     Path(folder, "running").touch()
     while not Path(folder, "end").exists():
         await asyncio.sleep(0.02)
+    Path(folder, "frozen").write_text(str(gc.get_freeze_count()))
     return "held"

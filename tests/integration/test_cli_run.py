@@ -41,6 +41,7 @@ def test_the_first_sigterm_lets_the_running_job_end(cli: Cli, tmp_path: Path) ->
     shown = cli.ok("jobs", "show", job_id, "-q", "holds", "--json").json
     assert (code, shown["state"], shown["result"], shown["attempts"]) == (0, "completed", "held", 1)
     assert cli.ok("workers", "--json").json == []
+    assert int((tmp_path / "frozen").read_text()) > 10_000, "what is imported is looked through again and again"
 
 
 def test_the_second_sigterm_hands_the_running_job_back_at_once(cli: Cli, tmp_path: Path) -> None:
