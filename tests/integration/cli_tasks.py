@@ -29,7 +29,7 @@ async def steps(ctx: Context, count: int) -> int:
 
 @app.task(name="cli.hold", queue="holds")
 async def hold(folder: str) -> str:
-    """Says that it runs by the file `running`, ends when there is a file `end`, and says how many objects are frozen."""
+    """Says that it runs by the file `running`, ends with a file `end`, and says how many objects are frozen."""
     Path(folder, "running").touch()
     while not Path(folder, "end").exists():
         await asyncio.sleep(0.02)
