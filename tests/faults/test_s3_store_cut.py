@@ -26,7 +26,7 @@ from yarl import URL
 from callboard import Callboard
 from callboard.metadata.job import Job
 from callboard.runtime.job_view import view
-from faults.fleet import actor
+from faults.fleet import SERVES, actor
 from faults.losing_proxy import LosingProxy, mongo_kinds, redis_kinds
 from faults.occurrences import every_second
 from faults.proxy import Conditions, Direction
@@ -151,7 +151,7 @@ async def test_no_cut_between_a_request_to_the_store_and_its_reply_loses_or_repe
         for name, proxy in proxies.items():
             proxy.losing = name != killed
         await schedule(scene)  # only now, for each of its steps to lose a reply
-        cutter = await cut(scene, proxies, OPERATIONS[given])
+        cutter = await cut(scene, proxies, OPERATIONS[given], killed)
         scene.fleet[killed].start()
         await scene.all_recorded()
         await scene.settle()
@@ -181,7 +181,15 @@ async def kill(scene: Scene) -> str:
     return at_work.name
 
 
-async def cut(scene: Scene, proxies: Mapping[str, LosingProxy], operations: set[str]) -> Cutter:
+async def kill_again(scene: Scene, name: str) -> None:
+    """For a death that somebody declares while replies are lost."""
+    worker = scene.fleet[name]
+    worker.start()
+    await scene.until(lambda: worker.said(SERVES), f"{name} serves again", PATIENCE_SECONDS)
+    await asyncio.to_thread(scene.kill, worker)
+
+
+async def cut(scene: Scene, proxies: Mapping[str, LosingProxy], operations: set[str], killed: str) -> Cutter:
     """Until every operation has lost a reply, and as often as there have to be cuts."""
     alive = {name: proxy for name, proxy in proxies.items() if scene.fleet[name].running}
     cutter = Cutter(scene, {name: proxy for name, proxy in alive.items() if name != SPARED})
@@ -192,6 +200,7 @@ async def cut(scene: Scene, proxies: Mapping[str, LosingProxy], operations: set[
                 await cutter.cut(group)
                 await scene.note_finals()
                 if missing(alive, operations) and elapsed() > over:  # as its schedule is: on a busy machine, too soon
+                    await kill_again(scene, killed)
                     await schedule(scene)
                     over = elapsed() + 2 * OCCURRENCES
                 await asyncio.sleep(scene.random.uniform(0, 2 * PAUSE_SECONDS))
