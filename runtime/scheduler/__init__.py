@@ -16,7 +16,7 @@ from .choices import (
     StoreChoice,
     ThreadPoolExecutor,
 )
-from .errors import ScheduleExists, SchedulerNotRunning, TaskSubmitted
+from .errors import ScheduleExists, SchedulerForked, SchedulerNotRunning, TaskSubmitted
 from .events import (
     ALL_EVENTS,
     ALL_TASKS_REMOVED,
@@ -92,6 +92,7 @@ __all__ = [
     "ScheduledTask",
     "Scheduler",
     "SchedulerEvent",
+    "SchedulerForked",
     "SchedulerNotRunning",
     "ShutdownTrigger",
     "StoreChoice",

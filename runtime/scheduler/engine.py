@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import threading
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import Any, TypeVar
 
 from ..app import Callboard
 from .bridge import LoopThread, at_once, running_loop
+from .errors import SchedulerForked, SchedulerNotRunning
 from .events import EventCode
 from .house import House
 from .loggers import Loggers
@@ -17,10 +20,12 @@ T = TypeVar("T")
 
 Tasks = Callable[[str], Sequence[ScheduledTask]]
 
+START_SECONDS = 60.0  # for which other threads wait until a start is over
+
 
 class Engine:
     """From `start` or `start_async` to `stop` or `stop_async`, once. `tasks`: those to be submitted, by store;
-    `last_tasks`: those to be run at the end."""
+    `last_tasks`: those to be run at the end. What is asked of it in other threads while it starts waits for that."""
 
     def __init__(
         self,
@@ -40,6 +45,8 @@ class Engine:
         self._name = name
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: LoopThread | None = None
+        self._process = os.getpid()
+        self._begun = threading.Event()  # or failed to
         self._background: set[asyncio.Task[None]] = set()
 
     # --- life ---
@@ -47,6 +54,13 @@ class Engine:
     def start(self, *, isolated: bool) -> None:
         """What is in the stores is there when it returns. Where a loop runs, the actors of a shared store connect
         after that: a function that is not async can't wait for them there."""
+        try:
+            self._start(isolated=isolated)
+        finally:
+            if not self._background:
+                self._begun.set()
+
+    def _start(self, *, isolated: bool) -> None:
         loop = None if isolated else running_loop()
         if loop is None:
             self._thread = LoopThread(self._name)
@@ -58,23 +72,28 @@ class Engine:
                 raise
             return
         self._loop = loop
-        for house in self.houses.values():
-            if not house.shared:
-                at_once(self._begin_house(house, submit=True))
-                continue
-            side, twin = house.side()
-            side.call(house.submit(twin, self._tasks(house.alias)))
-            self._in_background(self._begin_house(house, submit=False), loop)
+        try:
+            for house in self.houses.values():
+                if not house.shared:
+                    at_once(self._begin_house(house, submit=True))
+                    continue
+                side, twin = house.side()
+                side.call(house.submit(twin, self._tasks(house.alias)))
+                self._in_background(self._begin_house(house, submit=False), loop)
+        except BaseException:
+            self._in_background(self._give_up(list(self._background)), loop)
+            raise
 
     async def start_async(self) -> None:
         self._loop = asyncio.get_running_loop()
-        await self._begin()
+        try:
+            await self._begin()
+        finally:
+            self._begun.set()
 
     def stop(self, *, wait: bool) -> None:
         """In the loop's own thread it returns before the end, which the loop has to reach."""
-        loop = self._loop
-        if loop is None:
-            return
+        loop = self._reached()
         if running_loop() is loop:
             self._in_background(self._end_and_leave(wait=wait), loop)
             return
@@ -103,6 +122,15 @@ class Engine:
             raise
         for house in begun:
             await house.started()
+
+    async def _give_up(self, starting: Sequence[asyncio.Task[None]]) -> None:
+        """Close what a start that failed has begun."""
+        await asyncio.gather(*starting, return_exceptions=True)
+        for house in self.houses.values():
+            try:
+                await house.close(wait=False)
+            finally:
+                house.close_side()
 
     async def _begin_house(self, house: House, *, submit: bool) -> None:
         try:
@@ -144,6 +172,8 @@ class Engine:
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._background.discard(task)
+        if not self._background:
+            self._begun.set()
         if not task.cancelled() and (error := task.exception()) is not None:
             self._logger.error("the scheduler could not be started or stopped", exc_info=error)
 
@@ -151,12 +181,12 @@ class Engine:
 
     def listen(self, codes: EventCode) -> None:
         """In the thread of a loop that reaches a server it begins soon after."""
-        assert self._loop is not None  # it was started
+        loop = self._reached()
         for house in self.houses.values():
-            if running_loop() is not self._loop:
-                asyncio.run_coroutine_threadsafe(house.listen(codes), self._loop).result()
+            if running_loop() is not loop:
+                asyncio.run_coroutine_threadsafe(house.listen(codes), loop).result()
             elif house.shared:
-                self._in_background(house.listen(codes), self._loop)
+                self._in_background(house.listen(codes), loop)
             else:
                 at_once(house.listen(codes))
 
@@ -173,9 +203,9 @@ class Engine:
     def ask(self, house: House, work: Callable[[Callboard], Coroutine[Any, Any, T]]) -> T:
         """What `work` answers with an app that is open, from any thread. Where it went by a second connection, the
         actors here are told that something may have changed."""
-        assert self._loop is not None  # it was started
-        if running_loop() is not self._loop:
-            return asyncio.run_coroutine_threadsafe(work(house.app), self._loop).result()
+        loop = self._reached()
+        if running_loop() is not loop:
+            return asyncio.run_coroutine_threadsafe(work(house.app), loop).result()
         if not house.shared:
             return at_once(work(house.app))
         side, twin = house.side()
@@ -186,12 +216,29 @@ class Engine:
 
     def in_loop(self, work: Callable[[], None]) -> None:
         """Call it in the loop's thread, and wait until that was done."""
-        assert self._loop is not None  # it was started
-        if running_loop() is self._loop:
+        loop = self._reached()
+        if running_loop() is loop:
             work()
             return
 
         async def call() -> None:
             work()
 
-        asyncio.run_coroutine_threadsafe(call(), self._loop).result()
+        asyncio.run_coroutine_threadsafe(call(), loop).result()
+
+    def require_own_process(self) -> None:
+        """Raises SchedulerForked."""
+        if os.getpid() != self._process:
+            raise SchedulerForked(self._process)
+
+    def _reached(self) -> asyncio.AbstractEventLoop:
+        """Its loop, once it has begun. Raises SchedulerForked, SchedulerNotRunning."""
+        self.require_own_process()
+        loop = self._loop
+        if loop is None or running_loop() is not loop:
+            if not self._begun.wait(START_SECONDS):
+                raise SchedulerNotRunning(f"its start takes longer than {START_SECONDS:g} s")
+            loop = self._loop
+        if loop is None or loop.is_closed():
+            raise SchedulerNotRunning("its start failed, or its loop is over")
+        return loop

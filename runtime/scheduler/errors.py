@@ -2,6 +2,7 @@
 
 CallboardError
 ├── ScheduleExists          an id is taken, and the task was not to replace what has it
+├── SchedulerForked         asked in a child process of the one that started it
 ├── SchedulerNotRunning     asked for what is in the store before `start`
 └── TaskSubmitted           a ScheduledTask was added twice
 """
@@ -18,6 +19,15 @@ class ScheduleExists(CallboardError):
         )
         self.id = id
         self.store = store
+
+
+class SchedulerForked(CallboardError):
+    def __init__(self, process: int) -> None:
+        super().__init__(
+            f"the scheduler was started in process {process}, of which this one is a fork: its threads and connections "
+            "did not come along; make a Scheduler and start it after the fork"
+        )
+        self.process = process
 
 
 class SchedulerNotRunning(CallboardError):

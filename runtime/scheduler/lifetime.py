@@ -172,6 +172,7 @@ class Lifetime:
     # --- starting and stopping ---
 
     def _enter(self, *, paused: bool) -> bool:
+        self._require_own_process()
         with self._entering:
             if self._entered == 0:
                 engine = self._begin(paused=paused)
@@ -186,6 +187,7 @@ class Lifetime:
 
     async def enter(self, *, paused: bool) -> bool:
         """Whether this call started it. It returns when all is connected."""
+        self._require_own_process()
         if self._isolated:
             return await asyncio.to_thread(self._enter, paused=paused)
         async with self._opening:
@@ -202,8 +204,11 @@ class Lifetime:
 
     def _leave(self) -> Engine | None:
         """The engine, if it is to be stopped now."""
+        self._require_own_process()
         with self._entering:
             self._require_running("shutdown")
+            if not self._entered:
+                raise SchedulerNotRunning("shutdown, while its start is awaited")
             self._entered -= 1
             if self._entered:
                 return None
@@ -263,6 +268,11 @@ class Lifetime:
         """To be run when this scheduler shuts down."""
         with self._lock:
             return [task for (store, _), task in self._tasks.items() if alias in (None, store) and task.at_shutdown]
+
+    def _require_own_process(self) -> None:
+        engine = self._engine
+        if engine is not None:
+            engine.require_own_process()
 
     def _require_running(self, wanted: str) -> None:
         if not self.running:
