@@ -40,7 +40,7 @@ class JsonFormatter(logging.Formatter):
             "level": record.levelname.lower(),
             "logger": _cut(record.name, MAX_NAME),
             "process": record.process,
-            "message": _cut(_message(record), MAX_MESSAGE),
+            "message": _cut(message_of(record), MAX_MESSAGE),
             **self._run(record),
         }
         if record.exc_info:
@@ -67,16 +67,22 @@ class JsonFormatter(logging.Formatter):
         return {name: _plain(value) for name, value in about.items() if value is not None}
 
 
-def _message(record: logging.LogRecord) -> str:
+def message_of(record: logging.LogRecord) -> str:
+    """With its arguments, where they fit."""
     try:
         return record.getMessage()
     except Exception as error:  # the caller's own values: what they raise must not take the line, or others, with it
-        return f"{record.msg!r} (its arguments do not fit: {type(error).__name__})"
+        said = repr(record.msg) if isinstance(record.msg, str) else f"a {type(record.msg).__name__}"
+        return f"{said} (its arguments do not fit: {type(error).__name__})"
 
 
 def _plain(value: object) -> object:
     """What somebody else's `extra` holds under our names may be anything."""
-    return value if isinstance(value, int) else _cut(str(value), MAX_NAME)
+    try:
+        text = str(value)
+    except Exception as error:  # as above
+        return f"a {type(value).__name__} ({type(error).__name__})"
+    return value if isinstance(value, int) else _cut(text, MAX_NAME)
 
 
 def _cut(text: str, limit: int) -> str:

@@ -2,8 +2,8 @@
 
     2026-01-31T12:00:00.123Z INFO 4711 callboard.worker: worker 6fd1a2b3 serves emails
 
-A traceback follows its record; each of its lines begins with "  | ", so none of them can pass for a record. As JSON a
-record is one object, its traceback included: see `json_log`.
+A traceback, or the stack where one was asked for, follows its record; each of its lines begins with "  | ", so none of
+them can pass for a record. As JSON a record is one object, its traceback included: see `json_log`.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import time
 from enum import StrEnum
 from typing import TextIO
 
-from ..json_log import JsonFormatter, SpanIds
+from ..json_log import JsonFormatter, SpanIds, message_of
 from .screen import printable
 
 
@@ -45,15 +45,15 @@ class LineFormatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         record.asctime = self.formatTime(record)
-        text = self.formatMessage(record) + printable(record.getMessage())
+        text = printable(self.formatMessage(record) + message_of(record))
         job = getattr(record, "job", None)  # of a task's own logger, see Context.logger
         if job is not None:
             trace = getattr(record, "trace", None)
             traced = f" trace {trace}" if trace else ""
             text += printable(f" [job {job} attempt {getattr(record, 'attempt', '?')}{traced}]")
-        if record.exc_info:
-            trace = printable(self.formatException(record.exc_info), newlines=True)
-            text += "".join(f"\n  | {line}" for line in trace.splitlines())
+        followed_by = [self.formatException(record.exc_info)] if record.exc_info else []
+        for lines in (*followed_by, record.stack_info or ""):
+            text += "".join(f"\n  | {line}" for line in printable(lines, newlines=True).splitlines())
         return text
 
 

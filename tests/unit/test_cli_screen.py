@@ -57,3 +57,16 @@ def test_no_line_of_a_traceback_can_pass_for_a_record() -> None:
 def formatted(message: str, *args: object, error: BaseException | None = None) -> str:
     info = None if error is None else (type(error), error, error.__traceback__)
     return LineFormatter().format(logging.LogRecord("test", logging.INFO, "test", 1, message, args, info))
+
+
+def test_a_record_whose_arguments_do_not_fit_is_a_line_all_the_same() -> None:
+    line = formatted("%d mails for\nINFO %s", "three")
+    assert line.endswith(r"test: '%d mails for\nINFO %s' (its arguments do not fit: TypeError)")
+
+
+def test_the_name_of_a_logger_and_a_stack_make_no_lines_that_pass_for_records() -> None:
+    record = logging.LogRecord("a\nb", logging.INFO, "test", 1, "here", (), None)
+    record.stack_info = "Stack:\r\nINFO"
+    first, *stack = LineFormatter().format(record).splitlines()
+    assert first.endswith(r" a\nb: here")
+    assert stack == [r"  | Stack:\r", "  | INFO"]

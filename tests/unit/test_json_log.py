@@ -123,7 +123,11 @@ def test_arguments_that_do_not_fit_cost_neither_the_line_nor_its_neighbours(
     log.logger.info("%d", "three")
     log.logger.info("%s", Spiteful())
     log.logger.info("next", extra={"job": {"any": object()}, "attempt": [1] * 10_000})
-    wrong, spiteful, after = log.lines
+    log.logger.info(Spiteful(), extra={"task": Spiteful(), "attempt": 10**5000})
+    wrong, spiteful, after, last = log.lines
+    assert last["message"] == "a Spiteful (its arguments do not fit: RuntimeError)"
+    assert last["task"] == "a Spiteful (RuntimeError)"
+    assert last["attempt"] == "a int (ValueError)"
     assert wrong["message"] == "'%d' (its arguments do not fit: TypeError)"
     assert "RuntimeError" in spiteful["message"]
     assert after["message"] == "next"
