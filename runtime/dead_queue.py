@@ -86,6 +86,7 @@ class _Look:
         self.held = 0
         self.over = asyncio.Event()
         self.worn: dict[Delivery, DeadLetter] = {}
+        self.failure: Exception | None = None  # of the visitor; a letter it came with would be delivered for ever
         self._visit = visit
         self._names = names
         self._seen = 0
@@ -98,7 +99,11 @@ class _Look:
         letter = read_letter(delivery, self._names)
         if letter.looks >= WORN and len(self.worn) < WORN_AT_ONCE and delivery.size == len(delivery.body):
             self.worn[delivery] = letter
-        if not self._visit(self, letter, delivery) or self._seen >= self.count:
+        try:
+            more = self._visit(self, letter, delivery)
+        except Exception as error:  # raised again by `wait`, to whoever looks: here it would only be logged
+            self.failure, more = error, False
+        if not more or self._seen >= self.count:
             self.over.set()
 
     def take(self, delivery: Delivery) -> None:
@@ -107,7 +112,7 @@ class _Look:
         self.held -= 1
 
     async def wait(self) -> None:
-        """Until everything has come, or nothing more does."""
+        """Until everything has come, or nothing more does. Raises what the visitor raised."""
         seen = -1
         while seen != self._seen and not self.over.is_set():
             seen = self._seen
@@ -116,6 +121,8 @@ class _Look:
                     await self.over.wait()
             except TimeoutError:
                 continue
+        if self.failure is not None:
+            raise self.failure
 
 
 class DeadQueue:
@@ -128,7 +135,7 @@ class DeadQueue:
 
     async def look(self, visit: Visit, *, body_limit: int = BODY_KEPT) -> int:
         """Show the letters to the visitor, oldest first, at most 50,000; how many there are. When it returns they are
-        back. BrokerUnavailable."""
+        back. What the visitor raises ends it. BrokerUnavailable."""
         async with self._letters(lambda _, letter, delivery: visit(letter, delivery), body_limit=body_limit) as look:
             return look.total
 

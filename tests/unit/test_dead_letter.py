@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import pytest
@@ -124,3 +125,26 @@ def test_a_letter_without_an_id_has_the_same_one_at_each_look_and_another_than_o
     )
     assert not one.named
     assert one.id == same.id != other.id
+
+
+async def test_a_visitor_that_fails_ends_the_look_and_every_letter_stays() -> None:
+    app = Callboard(store="memory://", broker="memory://")
+    async with app:
+        broker = app.connections.broker
+        await broker.declare(NAMES.exchanges())
+        message = Message(exchange=NAMES.dead, routing_key="emails", body=b"nope", headers=OURS)
+        await broker.publish([message, message], timeout=10)
+        dead = DeadQueue(broker, NAMES, SystemClock(), lifetime=None)
+        seen: list[DeadLetter] = []
+
+        def see(letter: DeadLetter, _: Delivery) -> bool:
+            seen.append(letter)
+            raise BrokenPipeError("nobody reads")
+
+        async with asyncio.timeout(60):
+            with pytest.raises(BrokenPipeError, match="nobody reads"):
+                await dead.look(see)
+        depth = await broker.depth(NAMES.dead)
+    assert len(seen) == 1
+    assert depth is not None
+    assert depth.ready == 2
