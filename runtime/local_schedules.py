@@ -80,7 +80,7 @@ class LocalSchedule:
 
 
 class LocalSchedules:
-    """Those of one app, by queue and id."""
+    """Those of one app, by queue and id. `add` and `remove` may be called in any thread: tasks call them too."""
 
     def __init__(self, app: Callboard) -> None:
         self._app = app
@@ -88,6 +88,7 @@ class LocalSchedules:
         self._unsent: dict[tuple[str, str], NewJob] = {}  # of each schedule the newest
         self._servants = 0
         self._serving: asyncio.Task[None] | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None  # while they are served
         self._changed = asyncio.Event()
 
     def add(
@@ -115,7 +116,8 @@ class LocalSchedules:
         )  # fmt: skip
         made.begin(now)
         self._schedules[queue, wanted] = made
-        self._changed.set()
+        if (loop := self._loop) is not None:
+            loop.call_soon_threadsafe(self._changed.set)
         return wanted
 
     def remove(self, queue: str, id: str) -> bool:
@@ -128,16 +130,16 @@ class LocalSchedules:
         self._servants += 1
         if self._servants == 1:
             now = from_ms(self._app.clock.now())
-            for one in self._schedules.values():
+            for one in self._schedules.copy().values():
                 one.begin(now)
-            self._changed = asyncio.Event()
+            self._changed, self._loop = asyncio.Event(), asyncio.get_running_loop()
             self._serving = asyncio.create_task(self._serve(), name="callboard:local-schedules")
         try:
             yield
         finally:
             self._servants -= 1
             if self._servants == 0 and self._serving is not None:
-                serving, self._serving = self._serving, None
+                serving, self._serving, self._loop = self._serving, None, None
                 serving.cancel()
                 with suppress(asyncio.CancelledError):
                     await serving
@@ -146,12 +148,12 @@ class LocalSchedules:
         while True:
             self._changed.clear()
             now = from_ms(self._app.clock.now())
-            for key, one in self._schedules.items():
+            for key, one in self._schedules.copy().items():
                 if (job := self._job(one, now)) is not None:
                     self._unsent[key] = job
             if self._unsent:
                 await self._enqueue(dict(self._unsent))
-            times = [at for one in self._schedules.values() if (at := one.runs_at) is not None]
+            times = [at for one in self._schedules.copy().values() if (at := one.runs_at) is not None]
             now = from_ms(self._app.clock.now())
             left = min(((at - now).total_seconds() for at in times), default=MAX_SLEEP_SECONDS)
             most = RETRY_SECONDS if self._unsent else MAX_SLEEP_SECONDS
@@ -184,7 +186,7 @@ class LocalSchedules:
             return
         for key, job in jobs.items():
             if self._unsent.get(key) is job:
-                del self._unsent[key]
+                self._unsent.pop(key, None)
 
 
 class LocalQueue:

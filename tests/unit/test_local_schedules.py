@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import threading
+import time
 from collections.abc import Sequence
 from datetime import timedelta
 from types import SimpleNamespace
@@ -25,6 +27,7 @@ NOON = 1_795_348_800_000  # 2026-11-22 12:00:00 UTC
 class _Producer:
     def __init__(self, failure: Exception) -> None:
         self.failures = [failure]
+        self.told = asyncio.Event()
         self.refused: list[str] = []
         self.recorded: list[str] = []
 
@@ -33,6 +36,7 @@ class _Producer:
             self.refused += [job.id for job in jobs]
             raise self.failures.pop()
         self.recorded += [job.id for job in jobs]
+        self.told.set()
 
 
 @pytest.mark.parametrize("failure", [StoreError("out of memory"), EnqueueUncertain((), "no answer")])
@@ -66,3 +70,54 @@ def test_with_a_jitter_each_occurrence_runs_once_and_none_before_its_time() -> N
         assert fires_at(trigger, occurrence, "tick") <= now
         ran.append(occurrence)
     assert ran == [from_ms(NOON + 10_000 * place) for place in range(300)]
+
+
+async def test_a_thread_may_add_and_remove_schedules_while_jobs_of_others_are_made() -> None:
+    app, producer = Callboard(), _Producer(EnqueueUncertain((), "no answer"))
+    often, options = Every(0.01, shortest=0), CallOptions()
+    changing: list[threading.Thread] = []
+
+    def change() -> None:
+        schedules.add("ticks", "tick", often, id="added", args=(), kwargs={}, options=options)
+        schedules.remove("ticks", "first")
+
+    def new_job(*args: Any, **given: Any) -> NewJob:
+        if schedules._serving is not None and not changing:  # in the midst of a look at them
+            changing.append(threading.Thread(target=change))
+            changing[0].start()
+            changing[0].join()
+        return app.new_job(*args, **given)
+
+    clock = SimpleNamespace(now=app.clock.now, sleep=asyncio.sleep)
+    stand_in: Any = SimpleNamespace(new_job=new_job, clock=clock, connections=SimpleNamespace(producer=producer))
+    schedules = LocalSchedules(stand_in)
+    for id in ("first", "second"):
+        schedules.add("ticks", "tick", often, id=id, args=(), kwargs={}, options=options)
+    async with schedules.served(), asyncio.timeout(60):
+        while len(producer.recorded) < 10:
+            await asyncio.sleep(0.01)
+    assert changing
+
+
+async def test_a_schedule_that_a_thread_adds_does_not_wait_for_the_next_look() -> None:
+    app, producer = Callboard(), _Producer(EnqueueUncertain((), "no answer"))
+    producer.failures.clear()
+
+    async def sleep(seconds: float) -> None:
+        await asyncio.sleep(3600 if seconds > 1 else seconds)  # only what was added wakes it
+
+    clock = SimpleNamespace(now=app.clock.now, sleep=sleep)
+    stand_in: Any = SimpleNamespace(new_job=app.new_job, clock=clock, connections=SimpleNamespace(producer=producer))
+    schedules = LocalSchedules(stand_in)
+    often = Every(0.01, shortest=0)
+
+    def add() -> None:
+        time.sleep(0.2)  # the loop is asleep by then
+        schedules.add("ticks", "tick", often, id=None, args=(), kwargs={}, options=CallOptions())
+
+    async with schedules.served():
+        thread = threading.Thread(target=add)
+        thread.start()
+        async with asyncio.timeout(60):
+            await producer.told.wait()
+        thread.join()
