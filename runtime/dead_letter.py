@@ -53,9 +53,10 @@ class DeadLetter(Struct, frozen=True, kw_only=True):
 
 class Filter(Struct, frozen=True, kw_only=True):
     """All that is given must hold. `older_than`, `newer_than`: ms since the Unix epoch; a letter of an unknown time is
-    neither. `ids` may be the beginnings of ids."""
+    neither. `ids` may be the beginnings of ids; `whole` are ids, where there are none it means no letter."""
 
     ids: tuple[str, ...] = ()
+    whole: tuple[str, ...] | None = None
     reasons: tuple[str, ...] = ()
     routing_key: str | None = None
     exchange: str | None = None
@@ -66,6 +67,7 @@ class Filter(Struct, frozen=True, kw_only=True):
     def fits(self, letter: DeadLetter) -> bool:
         return (
             (not self.ids or letter.id.startswith(self.ids))
+            and (self.whole is None or letter.id in self.whole)
             and (not self.reasons or letter.reason in self.reasons)
             and (self.routing_key is None or letter.routing_key == self.routing_key)
             and (self.exchange is None or letter.exchange == self.exchange)

@@ -8,10 +8,11 @@ import json
 import sys
 from collections import deque
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from pathlib import Path
-from typing import Annotated, TextIO
+from typing import Annotated
 
+import msgspec
 import typer
 
 from ...brokers.contract import BODY_KEPT, BODY_LIMIT
@@ -21,6 +22,7 @@ from ..clock import SystemClock
 from ..dead_letter import DeadLetter, Filter
 from ..dead_letters import lifetime
 from ..dead_queue import DeadQueue
+from ..duration import MAX_SECONDS
 from ..errors import ConfigurationError
 from ..registry import make_broker
 from ..settings import load_settings
@@ -32,7 +34,12 @@ from .screen import count_text, print_json, safe, show, table
 
 MAX_PAGE = 1000
 
-Ids = Annotated[list[str] | None, typer.Argument(metavar="[ID]...", help="Letters, by their ids or how those begin.")]
+Ids = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="[ID]...", help="Letters, by their ids or how those begin; to change them, how one alone does."
+    ),
+]
 Reasons = Annotated[
     list[str] | None, typer.Option("--reason", "-r", metavar="WORD", help="Put aside for this; may be repeated.")
 ]
@@ -41,8 +48,12 @@ RoutingKey = Annotated[
     typer.Option("--queue", "-q", metavar="NAME", help="Published with this routing key: a job queue's name."),
 ]
 Exchange = Annotated[str | None, typer.Option(metavar="NAME", help="Published to this exchange.")]
-OlderThan = Annotated[float | None, typer.Option(min=0, metavar="SECONDS", help="Put aside longer ago than this.")]
-NewerThan = Annotated[float | None, typer.Option(min=0, metavar="SECONDS", help="Put aside less long ago than this.")]
+OlderThan = Annotated[
+    float | None, typer.Option(min=0, max=MAX_SECONDS, metavar="SECONDS", help="Put aside longer ago than this.")
+]
+NewerThan = Annotated[
+    float | None, typer.Option(min=0, max=MAX_SECONDS, metavar="SECONDS", help="Put aside less long ago than this.")
+]
 Containing = Annotated[str | None, typer.Option(metavar="TEXT", help="With this text in the body.")]
 All = Annotated[bool, typer.Option("--all", help="Every letter; needed where nothing else says which.")]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
@@ -120,13 +131,14 @@ def show_letter(
 
     Whatever a terminal could act on is shown as an escape. Exit code 1: there is no such letter, or several.
     """
-    letters = _collect(Given(broker=broker, store=store, namespace=namespace), Filter(ids=(letter_id,)), 2)
-    if len(letters) != 1:
-        raise CommandFailed(f"there is no letter {letter_id!r}" if not letters else f"several begin with {letter_id!r}")
+    wanted = _filter([letter_id])
+    letter = asyncio.run(_first(Given(broker=broker, store=store, namespace=namespace), wanted))
+    if letter is None:
+        raise CommandFailed(f"there is no letter {letter_id!r}")
     if as_json:
-        print_json(as_data(letters[0], body=True))
+        print_json(as_data(letter, body=True))
     else:
-        show(letter_page(letters[0]))
+        show(letter_page(letter))
 
 
 @dead_app.command()
@@ -156,7 +168,7 @@ def requeue(
 
     async def main() -> tuple[int, list[tuple[str, str]]]:
         async with _dead_queue(Given(broker=broker, store=store, namespace=namespace)) as dead:
-            done = await dead.requeue(wanted, limit=limit, rate=rate)
+            done = await dead.requeue(await _whole(dead, wanted), limit=limit, rate=rate)
             return done.sent, list(done.refused)
 
     sent, refused = asyncio.run(main())
@@ -193,7 +205,7 @@ def delete(
 
     async def main() -> int:
         async with _dead_queue(Given(broker=broker, store=store, namespace=namespace)) as dead:
-            return await dead.delete(wanted, limit=limit)
+            return await dead.delete(await _whole(dead, wanted), limit=limit)
 
     deleted = asyncio.run(main())
     print_json({"deleted": deleted}) if as_json else print(f"deleted {deleted}")
@@ -218,44 +230,66 @@ def export(
     """Write letters as lines of JSON, oldest first, with their bytes in base64. They stay where they are."""
     wanted = _filter(ids, reason, queue, exchange, older_than, newer_than, containing)
 
-    def write(to: TextIO) -> int:
-        written = 0
-
-        def see(letter: DeadLetter, _: Delivery) -> bool:
-            nonlocal written
-            if wanted.fits(letter):
-                print(json.dumps({**as_data(letter), "body": base64.b64encode(letter.body).decode()}), file=to)
-                written += 1
-            return True
-
-        async def main() -> None:
-            async with _dead_queue(Given(broker=broker, store=store, namespace=namespace)) as dead:
-                await dead.look(see, body_limit=BODY_LIMIT)
-
-        asyncio.run(main())
-        return written
-
-    if output is None:
-        write(sys.stdout)
-        return
-    with output.open("w", encoding="ascii") as file:
-        tell(f"wrote {write(file)} letters to {output}")
-
-
-def _collect(given: Given, wanted: Filter, limit: int) -> list[DeadLetter]:
-    found: list[DeadLetter] = []
-
-    def see(letter: DeadLetter, _: Delivery) -> bool:
-        if wanted.fits(letter):
-            found.append(letter)
-        return len(found) < limit
+    written = 0
 
     async def main() -> None:
-        async with _dead_queue(given) as dead:
-            await dead.look(see)
+        async with _dead_queue(Given(broker=broker, store=store, namespace=namespace)) as dead:
+            # Not before the broker is there: what an earlier export wrote stays where this one cannot begin.
+            with nullcontext(sys.stdout) if output is None else output.open("w", encoding="ascii") as to:
 
-    asyncio.run(main())
-    return found
+                def see(letter: DeadLetter, _: Delivery) -> bool:
+                    nonlocal written
+                    if wanted.fits(letter):
+                        print(json.dumps({**as_data(letter), "body": base64.b64encode(letter.body).decode()}), file=to)
+                        written += 1
+                    return True
+
+                await dead.look(see, body_limit=BODY_LIMIT)
+
+    try:
+        asyncio.run(main())
+    except OSError as error:
+        if output is None:
+            raise
+        raise CommandFailed(f"cannot write {str(output)!r}: {error.strerror}") from None
+    if output is not None:
+        tell(f"wrote {written} letters to {output}")
+
+
+async def _first(given: Given, wanted: Filter) -> DeadLetter | None:
+    found: list[DeadLetter] = []
+    async with _dead_queue(given) as dead:
+        whole = await _whole(dead, wanted)
+
+        def see(letter: DeadLetter, _: Delivery) -> bool:
+            if whole.fits(letter):
+                found.append(letter)
+            return not found
+
+        await dead.look(see)
+    return found[0] if found else None
+
+
+async def _whole(dead: DeadQueue, wanted: Filter) -> Filter:
+    """With whole ids in place of their beginnings. An id goes before those that begin with it: producers give letters
+    names like order-1 and order-10. CommandFailed: several letters begin so."""
+    if not wanted.ids:
+        return wanted
+    found: dict[str, set[str]] = {one: set() for one in wanted.ids}
+
+    def see(letter: DeadLetter, _: Delivery) -> bool:
+        for one, those in found.items():
+            if letter.id.startswith(one):
+                those.add(letter.id)
+        return True
+
+    await dead.look(see)
+    whole: list[str] = []
+    for one, those in found.items():
+        if one not in those and len(those) > 1:
+            raise CommandFailed(f"several begin with {one!r}; give more of it, see callboard dead list {one}")
+        whole += [one] if one in those else those
+    return msgspec.structs.replace(wanted, ids=(), whole=tuple(whole))
 
 
 @asynccontextmanager
@@ -279,13 +313,15 @@ async def _dead_queue(given: Given) -> AsyncIterator[DeadQueue]:
 
 def _filter(
     ids: list[str] | None,
-    reasons: list[str] | None,
-    queue: str | None,
-    exchange: str | None,
-    older_than: float | None,
-    newer_than: float | None,
-    containing: str | None,
+    reasons: list[str] | None = None,
+    queue: str | None = None,
+    exchange: str | None = None,
+    older_than: float | None = None,
+    newer_than: float | None = None,
+    containing: str | None = None,
 ) -> Filter:
+    if "" in (ids or ()):
+        raise CommandFailed("an id is empty, and every id begins so; for all letters there is --all", code=USAGE)
     now = SystemClock().now()
     return Filter(
         ids=tuple(ids or ()),
@@ -303,7 +339,9 @@ def _confirm(wanted: Filter, every: bool, yes: bool, verb: str) -> None:
         raise CommandFailed(f"{verb.lower()} which? Give ids, --reason, --queue ... or --all", code=USAGE)
     if wanted.ids or yes:
         return
-    if not sys.stdin.isatty():
+    if sys.stdin is None or not sys.stdin.isatty():
         raise CommandFailed("nobody is there to confirm; give --yes", code=USAGE)
-    if not typer.confirm(f"{verb} {'all dead letters' if wanted.everything else 'the dead letters that fit'}?"):
+    if not typer.confirm(
+        f"{verb} {'all dead letters' if wanted.everything else 'the dead letters that fit'}?", err=True
+    ):
         raise CommandFailed("nothing was done", code=USAGE)

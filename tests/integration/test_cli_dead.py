@@ -52,6 +52,16 @@ async def submit(amqp_url: str, namespace: str, bodies: list[bytes]) -> None:
     await broker.close()
 
 
+async def put_aside(amqp_url: str, namespace: str, ids: list[str]) -> None:
+    broker, names = RabbitMQBroker.from_url(amqp_url, name="intake"), Names(namespace)
+    await broker.open()
+    for letter in ids:
+        headers: dict[str, Any] = {"callboard-letter": letter, "callboard-reason": "not-json", "callboard-size": 4}
+        message = Message(exchange=names.dead, routing_key="orders", body=b"nope", headers=headers)
+        assert await broker.publish([message], timeout=10) == [Receipt.CONFIRMED]
+    await broker.close()
+
+
 def counts(cli: Cli) -> dict[str, int]:
     found: dict[str, int] = cli.ok("dead", "list", "--counts", "--json").json
     return found
@@ -90,6 +100,33 @@ def test_what_changes_something_says_what_and_is_confirmed(cli: Cli) -> None:
     assert cli.run("dead", "show", "not-there").code == 1
     assert cli.run("dead", "delete", "not-there").code == 1
     assert cli.run("dead", "list", variables={"CALLBOARD_BROKER": "memory://"}).code == 2
+    assert len(listed(cli)) == 3
+
+
+def test_an_empty_id_means_no_letter_and_an_id_goes_before_those_that_begin_with_it(cli: Cli, amqp_url: str) -> None:
+    asyncio.run(put_aside(amqp_url, cli.environment["CALLBOARD_NAMESPACE"], ["order-1", "order-10", "order-11"]))
+    for command in ("delete", "requeue", "show"):
+        ended = cli.run("dead", command, "")
+        assert ended.code == 2
+        assert "an id is empty" in ended.stderr
+    assert "several begin with 'order'" in cli.run("dead", "delete", "order").stderr
+    assert cli.ok("dead", "show", "order-1", "--json").json["id"] == "order-1"
+    assert cli.ok("dead", "delete", "order-1").stdout == "deleted 1\n"
+    assert cli.run("dead", "delete", "order-12").code == 1
+    assert [letter["id"] for letter in listed(cli, "order")] == ["order-10", "order-11"]
+    assert cli.ok("dead", "delete", "order-10", "order-11").stdout == "deleted 2\n"
+    assert len(listed(cli)) == 3
+
+
+def test_an_export_that_cannot_begin_is_one_line_and_leaves_the_file_as_it_is(cli: Cli, tmp_path: Path) -> None:
+    file = tmp_path / "letters.jsonl"
+    file.write_text("of before\n")
+    assert cli.run("dead", "export", "-o", str(file), "--broker", "amqp://127.0.0.1:1/").code == 69
+    assert file.read_text() == "of before\n"
+    for path in (tmp_path / "nowhere" / "letters.jsonl", Path("/dev/full")):
+        ended = cli.run("dead", "export", "-o", str(path))
+        assert (ended.code, ended.stderr.count("\n")) == (1, 1), ended
+        assert "cannot write" in ended.stderr
     assert len(listed(cli)) == 3
 
 
