@@ -22,6 +22,8 @@ from .settings import Retain
 
 HIGHEST_PRIORITY, DEFAULT_PRIORITY, LOWEST_PRIORITY = 1, 5, 10
 
+_IN_UTC = range(-62_135_596_800_000, 253_402_300_800_000)  # ms: the years 1 to 9999
+
 ExecutorName = Literal["auto", "process"]
 
 
@@ -129,13 +131,17 @@ def parse_deduplication(value: Mapping[str, Any]) -> Deduplication:
 
 
 def moment_to_ms(value: datetime | float, name: str) -> int:
-    """An aware datetime, or Unix seconds, to ms since the epoch. Naive datetimes are refused."""
+    """An aware datetime, or Unix seconds, to ms since the epoch. Naive datetimes are refused, and those that are no
+    datetime in UTC: no list could show the job."""
     if isinstance(value, datetime):
         if value.tzinfo is None:
             raise InvalidJob(
                 f"{name}={value.isoformat()} has no time zone; use datetime(..., tzinfo=UTC) or .astimezone()"
             )
-        return round((value - datetime(1970, 1, 1, tzinfo=UTC)) / timedelta(milliseconds=1))
+        milliseconds = round((value - datetime(1970, 1, 1, tzinfo=UTC)) / timedelta(milliseconds=1))
+        if milliseconds not in _IN_UTC:
+            raise InvalidJob(f"{name}={value.isoformat()} is, in UTC, not within the years 1 to 9999")
+        return milliseconds
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= MAX_SECONDS * 10:
         raise InvalidJob(f"{name} must be an aware datetime or Unix seconds, not {shown(value)}")
     return round(value * 1000)
