@@ -9,6 +9,7 @@ milliseconds to whoever works with them.
 from __future__ import annotations
 
 import os
+from tomllib import TOMLDecodeError
 from typing import Any, Literal
 
 from msgspec import Struct
@@ -18,6 +19,7 @@ from pydantic_settings import (
     PydanticBaseSettingsSource,
     SecretsSettingsSource,
     SettingsConfigDict,
+    SettingsError,
     TomlConfigSettingsSource,
 )
 
@@ -129,9 +131,20 @@ class Settings(BaseSettings):
 
 
 def load_settings(**given: Any) -> Settings:
-    """Settings from all sources. Raises ConfigurationError that names each wrong setting and its value."""
+    """Settings from all sources. Raises ConfigurationError that names each wrong setting and its value, or the source
+    that cannot be read."""
     try:
         return Settings(**{name: value for name, value in given.items() if value is not None})
+    except TOMLDecodeError as error:
+        raise ConfigurationError(f"callboard.toml is no TOML: {error}") from None
+    except UnicodeDecodeError:  # the bytes may be a secret
+        raise ConfigurationError(f"callboard.toml, or a file in {SECRETS_DIR}, is not UTF-8") from None
+    except OSError as error:
+        raise ConfigurationError(f"a file of settings cannot be read: {error}") from None
+    except SettingsError as error:
+        raise ConfigurationError(
+            f"settings: {error}; a value of several parts is JSON, such as '[\"replies.\"]'"
+        ) from None
     except ValidationError as error:
         lines = []
         for fault in error.errors(include_url=False, include_input=True):

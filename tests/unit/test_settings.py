@@ -100,3 +100,22 @@ def test_retention_is_told_to_the_store_in_milliseconds() -> None:
     assert settings.keep_failed.keep(group="t") == Keep(age=7 * 24 * 3600 * 1000, count=100_000, group="t")
     assert Retain().keep() == Keep()
     assert load_settings(relay_grace_seconds=0.5).grace == 500
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"broker = amqp\n", r"callboard\.toml is no TOML: Invalid value \(at line 1, column 10\)"),
+        (b'namespace = "\xff"\n', r"callboard\.toml, or a file in CALLBOARD_SECRETS_DIR, is not UTF-8"),
+    ],
+)
+def test_a_file_that_is_no_toml_is_told(elsewhere: Path, content: bytes, message: str) -> None:
+    (elsewhere / "callboard.toml").write_bytes(content)
+    with pytest.raises(ConfigurationError, match=message):
+        load_settings()
+
+
+def test_a_list_in_the_environment_that_is_no_json_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CALLBOARD_INTAKE_REPLY_PREFIXES", "replies.")
+    with pytest.raises(ConfigurationError, match=r'"intake_reply_prefixes" from source "EnvSettingsSource"; .* JSON'):
+        load_settings()
