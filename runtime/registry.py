@@ -57,7 +57,7 @@ def find_app(reference: str) -> Callboard:
     from .app import Callboard  # the app's module imports this one
 
     module_name, _, attribute = reference.partition(":")
-    if not module_name or not attribute:
+    if not module_name or not attribute or module_name.startswith("."):  # relative to nothing
         raise ConfigurationError(f"--app must look like package.module:app, not {reference!r}")
     if os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())

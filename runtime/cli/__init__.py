@@ -16,7 +16,7 @@ from .dead import dead_app
 from .demo import demo
 from .doctor import doctor
 from .enqueue import enqueue
-from .failures import ending
+from .failures import USAGE, CommandFailed, ending
 from .health import health
 from .help_text import unwrap_help
 from .jobs import jobs_app
@@ -96,4 +96,13 @@ for one in (app, jobs_app, queues_app, schedules_app, dead_app):
 def main() -> None:
     """Run the command line in sys.argv and end the process."""
     log_to(level=LogLevel.ERROR)  # `up` and `run` say how much they log
-    sys.exit(ending(lambda: app(prog_name="callboard")))
+    sys.exit(ending(_command))
+
+
+def _command() -> None:
+    for number, argument in enumerate(sys.argv[1:], 1):
+        try:
+            argument.encode()
+        except UnicodeEncodeError:  # no server takes it, and no file of ours is named so
+            raise CommandFailed(f"argument {number} is not valid UTF-8: {argument[:100]}", code=USAGE) from None
+    app(prog_name="callboard")

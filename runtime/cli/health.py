@@ -75,7 +75,7 @@ def _ask(host: str, port: int, live: bool, timeout: float) -> tuple[int, dict[st
         connection.request("GET", "/live" if live else "/ready")
         response = connection.getresponse()
         report = _decode(response.read(64 * 1024))
-    except (OSError, http.client.HTTPException, msgspec.MsgspecError) as error:
+    except (OSError, UnicodeError, http.client.HTTPException, msgspec.MsgspecError) as error:
         return UNAVAILABLE, {**asked, "error": str(error) or type(error).__name__}
     finally:
         connection.close()

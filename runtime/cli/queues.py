@@ -193,7 +193,7 @@ def _change(context: typer.Context, queue: str, given: Given, work: Callable[[Qu
 def _confirm(question: str, yes: bool) -> None:
     if yes:
         return
-    if not sys.stdin.isatty():
+    if sys.stdin is None or not sys.stdin.isatty():
         raise CommandFailed("this removes jobs, and there is no terminal to ask on: repeat it with --yes", code=USAGE)
     if not typer.confirm(question, err=True):
         raise CommandFailed("nothing was changed", code=USAGE)

@@ -199,7 +199,7 @@ def remove(
     namespace: Namespace = None,
 ) -> None:
     """Forget a schedule; its jobs stay. One that code declares comes back when its app starts."""
-    if not yes and not sys.stdin.isatty():
+    if not yes and (sys.stdin is None or not sys.stdin.isatty()):
         raise CommandFailed("this removes it, and there is no terminal to ask on: repeat it with --yes", code=USAGE)
     if not yes and not typer.confirm(f"Remove the schedule {id}?", err=True):
         raise CommandFailed("nothing was changed", code=USAGE)

@@ -75,3 +75,9 @@ def test_without_a_port_the_command_says_where_to_set_one(cli: Cli) -> None:
     ended = cli.run("health")
     assert ended.code == 2
     assert "CALLBOARD_HEALTH_PORT" in ended.stderr
+
+
+def test_a_host_that_no_name_server_could_know_does_not_answer(cli: Cli) -> None:
+    ended = cli.run("health", "--host", "a..b", "--port", "80")
+    assert (ended.code, ended.stderr.count("\n")) == (69, 1), ended
+    assert "a..b:80 does not answer" in ended.stderr

@@ -127,6 +127,7 @@ def test_flags_go_over_the_settings_of_the_app(cli: Cli, redis_url: str) -> None
         (("run", "retention", "retention"), "actor 'retention' is named twice"),
         (("run", "worker", "--app", "cli_tasks"), "--app must look like package.module:app, not 'cli_tasks'"),
         (("run", "worker", "--app", "nowhere:app"), "--app nowhere:app: there is no module 'nowhere' to import"),
+        (("run", "worker", "--app", "./jobs:app"), "--app must look like package.module:app, not './jobs:app'"),
         (("up", "integration.cli_tasks:add"), "--app integration.cli_tasks:add is a Task, not a Callboard"),
         (("run", "worker", "--app", APP, "--queue", "sums=0"), "the weight must be a whole number from 1 to 1000"),
         (("run", "worker", "--app", APP, "--queue", "a b"), "queue must be 1 to 128 of the characters"),
@@ -145,6 +146,13 @@ def test_a_wrong_command_is_one_line_and_2(arguments: tuple[str, ...], message: 
     assert message in ended.stderr
     assert len(ended.stderr.splitlines()) == 1
     assert ended.stderr.startswith("callboard: ")
+
+
+def test_an_argument_that_is_no_text_is_one_line_and_2() -> None:
+    ended = Cli().run("jobs", "show", "\udcff", "-q", "emails", variables={"LANG": "C.UTF-8"})
+
+    assert (ended.code, ended.stdout) == (2, "")
+    assert ended.stderr == "callboard: argument 3 is not valid UTF-8: \\udcff\n"
 
 
 def test_a_store_without_the_broker_to_match_is_refused(redis_url: str, amqp_url: str) -> None:
