@@ -125,6 +125,21 @@ class _Look:
             raise self.failure
 
 
+class _Pace:
+    """So many letters a second, over all passes; after a halt up to a second's worth is made up for."""
+
+    def __init__(self, clock: Clock, rate: float) -> None:
+        self.rate = rate
+        self._clock = clock
+        self._next_at = clock.elapsed()
+
+    async def wait(self) -> None:
+        await self._clock.sleep(max(0.0, self._next_at - self._clock.elapsed()))
+
+    def spend(self) -> None:
+        self._next_at = max(self._next_at, self._clock.elapsed() - 1.0) + 1.0 / self.rate
+
+
 class DeadQueue:
     def __init__(self, broker: Broker, names: Names, clock: Clock, *, lifetime: int | None) -> None:
         """`lifetime`: for how many ms the broker keeps a letter."""
@@ -158,9 +173,11 @@ class DeadQueue:
         what is refused once more comes as a new letter, behind them, and would otherwise go round for ever."""
         sent, refused = 0, dict[str, str]()
         there = await self._ready()
+        pace = _Pace(self._clock, rate)
         while sent < min(limit, there):
+            await pace.wait()  # before any letter is held
             found, due = await self._requeue_pass(
-                wanted, limit=limit - sent, among=there - sent, rate=rate, refused=refused
+                wanted, limit=limit - sent, among=there - sent, pace=pace, refused=refused
             )
             sent += due
             if not found:
@@ -168,12 +185,12 @@ class DeadQueue:
         return Requeued(sent, list(refused.items()))
 
     async def _requeue_pass(
-        self, wanted: Filter, *, limit: int, among: int, rate: float, refused: dict[str, str]
+        self, wanted: Filter, *, limit: int, among: int, pace: _Pace, refused: dict[str, str]
     ) -> tuple[bool, int]:
         """(whether there may be more, how many were sent)."""
         held: list[tuple[DeadLetter, Delivery]] = []
         room = PASS_BYTES
-        most = min(limit, PASS_LETTERS, max(1, round(rate * PASS_SECONDS)))
+        most = min(limit, PASS_LETTERS, max(1, round(pace.rate * PASS_SECONDS)))
 
         def see(_: _Look, letter: DeadLetter, delivery: Delivery) -> bool:
             nonlocal room
@@ -184,15 +201,14 @@ class DeadQueue:
 
         sent = 0
         async with self._letters(see, body_limit=BODY_LIMIT, among=among) as look:
-            next_at = self._clock.elapsed()
             for letter, delivery in held:
                 try:
                     message = self._back(letter)
                 except CannotRequeue as error:
                     refused[letter.id] = str(error)
                     continue
-                await self._clock.sleep(max(0.0, next_at - self._clock.elapsed()))
-                next_at = max(next_at, self._clock.elapsed() - 1.0) + 1.0 / rate
+                await pace.wait()
+                pace.spend()
                 if delivery.lost:
                     raise BrokerUnavailable("the broker", f"the connection was lost; {sent} were sent")
                 try:

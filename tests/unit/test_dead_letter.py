@@ -148,3 +148,31 @@ async def test_a_visitor_that_fails_ends_the_look_and_every_letter_stays() -> No
     assert len(seen) == 1
     assert depth is not None
     assert depth.ready == 2
+
+
+class Napping(SystemClock):
+    """Sleeps at once, and knows for how long it would have slept."""
+
+    def __init__(self) -> None:
+        self.slept = 0.0
+
+    def elapsed(self) -> float:
+        return self.slept
+
+    async def sleep(self, seconds: float) -> None:
+        self.slept += seconds
+        await asyncio.sleep(0)
+
+
+async def test_a_rate_of_less_than_a_letter_a_minute_holds_from_pass_to_pass() -> None:
+    app = Callboard(store="memory://", broker="memory://")
+    headers = OURS | {"callboard-size": 4}
+    async with app:
+        broker = app.connections.broker
+        await broker.declare(NAMES.exchanges())
+        message = Message(exchange=NAMES.dead, routing_key="emails", body=b"nope", headers=headers)
+        await broker.publish([message] * 3, timeout=10)
+        clock = Napping()
+        done = await DeadQueue(broker, NAMES, clock, lifetime=None).requeue(Filter(), limit=10, rate=0.01)
+    assert done.sent == 3
+    assert 200 <= clock.slept < 210
