@@ -150,10 +150,13 @@ def checked_duration(value: object, member: str) -> int:
 def before_first(moment: datetime, start: datetime | None) -> datetime:
     """Where a search for what is later than `moment` and not before `start` begins: the latest time that is excluded.
 
-    Times before 1970 count as its first moment, so that no arithmetic runs out of the calendar."""
+    Times before 1970 count as its first moment, those after 2200 as the latest, so that no arithmetic runs out of the
+    calendar."""
     floor = EARLIEST if start is None else start
     if moment.year < 1970:
         return floor - MILLISECOND
+    if moment.year > LATEST.year:
+        return LATEST
     return max(in_utc(moment), floor - MILLISECOND)
 
 

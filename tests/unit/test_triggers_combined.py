@@ -178,6 +178,14 @@ def test_a_later_question_never_has_an_earlier_answer(trigger: Trigger, back: in
     assert second is None or (first is not None and first <= second)
 
 
+@pytest.mark.parametrize("zone", ["UTC", "Pacific/Apia"])
+def test_a_question_from_the_end_of_the_calendar_has_no_answer(zone: str) -> None:
+    daily, last = Cron("0 0 * * *", zone=zone), datetime.max.replace(tzinfo=UTC)
+    for trigger in (daily, AllOf(daily, Every(60)), AnyOf(daily, Every(60))):
+        assert trigger.next_after(last) is None
+        assert trigger.next_after(datetime(2201, 1, 1, tzinfo=UTC)) is None
+
+
 def test_jitter_puts_off_by_less_than_its_length_and_the_same_everywhere() -> None:
     trigger = Every(60, start=NOW, jitter=10)
     occurrences = preview(trigger, NOW - SECOND, 200)
