@@ -149,6 +149,8 @@ class Callboard:
         )
 
         def register(function: Callable[..., Any]) -> Task[..., Any]:
+            if isinstance(function, Task):  # of another app, or under another name
+                function = function.function
             task_name = check_task(name or default_name(function))
             task: Task[..., Any] = Task(self, task_name, function, options)
             if executor == "process":

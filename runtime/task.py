@@ -29,13 +29,16 @@ class Task(Generic[P, R]):
     """Calling it calls the function, here and now; `enqueue` makes a job of the call."""
 
     def __init__(self, app: Callboard, name: str, function: Callable[..., R], options: TaskOptions) -> None:
+        # What a decorator has left on the function, but for names of ours, which would take the place of what we mean.
+        kept = {name: value for name, value in getattr(function, "__dict__", {}).items() if not hasattr(Task, name)}
+        self.__dict__.update(kept)
         self.app = app
         self.name = name
         self.function = function
         self.declared = options
         self.signature = Signature(function, injected=Context)
         self.is_async = inspect.iscoroutinefunction(function)
-        functools.update_wrapper(self, function)
+        functools.update_wrapper(self, function, updated=())
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         return self.function(*args, **kwargs)

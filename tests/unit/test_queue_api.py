@@ -79,3 +79,18 @@ def test_the_test_kit_needs_no_pytest() -> None:
     said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True).stdout
 
     assert {"crash_at_every_step", "running", "settled", "simulate"} <= set(said.split())
+
+
+def test_what_other_decorators_left_on_a_function_takes_the_place_of_nothing_of_a_task() -> None:
+    async def build(pages: int) -> int:
+        return pages
+
+    vars(build).update(name="theirs", options={"a": 1}, author="kept")
+    app, other = Callboard(), Callboard()
+    task = app.task(name="build")(build)
+    assert (task.name, app.find_task("build"), vars(task)["author"]) == ("build", task, "kept")
+    assert callable(task.options)
+
+    again = other.task(name="again")(task)
+    assert (again.name, again.app, other.find_task("again"), again.is_async) == ("again", other, again, True)
+    assert (task.name, task.app) == ("build", app)
