@@ -155,7 +155,7 @@ def obliterate(
 ) -> None:
     """Remove the queue and everything in it, its broker queue included. Prints how many jobs that were.
 
-    While a worker serves the queue, or one of its jobs runs, the emptied queue stays, paused: call it again later.
+    While a worker serves the queue, or one of its jobs runs, the emptied queue stays: call it again later.
     """
     _confirm(f"Remove the queue {queue} and everything in it?", yes)
 
@@ -167,7 +167,7 @@ def obliterate(
         return removed, queue in await one.app.connections.store.get(QueueControl).queues()
 
     removed, stays = _change(context, queue, Given(broker=broker, store=store, namespace=namespace), work)
-    end = "the queue stays, paused, as long as a worker serves it or a job runs" if stays else "the queue is gone"
+    end = "the queue stays as long as a worker serves it or a job runs" if stays else "the queue is gone"
     _report(as_json, queue, f"had {removed} jobs, which are removed; {end}", {"removed": removed, "gone": not stays})
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import pty
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -15,7 +16,7 @@ import pytest
 from callboard import Callboard
 from callboard.metadata.contract import Jobs, QueueControl
 from callboard.runtime.options import CallOptions
-from integration.cli_process import HERE, Cli, Place
+from integration.cli_process import APP, HERE, Cli, Place
 from integration.redis_private import private_redis
 from redis_space import RedisSpace, more_calls
 
@@ -61,6 +62,17 @@ def test_an_obliterated_queue_is_gone(cli: Cli) -> None:
 
     assert told == {"queue": "sums", "removed": 1, "gone": True}
     assert [row["queue"] for row in cli.ok("queues", "--json").json] == ["other"]
+
+
+def test_an_obliterated_queue_that_stays_is_not_said_to_be_paused(cli: Cli) -> None:
+    with cli.start("run", "worker", "--app", APP, "-q", "kept") as worker:
+        worker.wait_for("serves")
+        told = cli.ok("queues", "obliterate", "kept", "--yes").stdout
+        assert "the queue stays as long as a worker serves it or a job runs" in told
+        assert counts(cli, "kept") == {}
+        worker.send(signal.SIGTERM)
+        assert worker.end() == 0
+    assert "the queue is gone" in cli.ok("queues", "obliterate", "kept", "--yes").stdout
 
 
 @pytest.mark.parametrize("command", [("drain", "sums"), ("clean", "sums"), ("obliterate", "sums")])
