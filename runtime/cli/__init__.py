@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sys
 from importlib.metadata import version as installed_version
+from io import TextIOWrapper
 from typing import Annotated
 
 import typer
@@ -96,6 +97,8 @@ for one in (app, jobs_app, queues_app, schedules_app, dead_app):
 def main() -> None:
     """Run the command line in sys.argv and end the process."""
     log_to(level=LogLevel.ERROR)  # `up` and `run` say how much they log
+    if isinstance(sys.stdout, TextIOWrapper):  # None where it is closed
+        sys.stdout.reconfigure(errors="backslashreplace")  # as stderr: a locale without Unicode is no reason to fail
     sys.exit(ending(_command))
 
 

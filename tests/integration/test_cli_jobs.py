@@ -116,6 +116,14 @@ def test_the_same_id_makes_one_job_and_says_so(cli: Cli) -> None:
     assert cli.ok("enqueue", *order, "--args", "[2]", "--json").json["admission"] == "existing"
 
 
+def test_an_output_that_takes_no_unicode_is_written_with_escapes(cli: Cli) -> None:
+    enqueued(cli, "cli.add", "-q", "sums", "--job-id", "ünique")
+    ended = cli.run("jobs", "list", "-q", "sums", variables={"PYTHONIOENCODING": "ascii"})
+    assert ended.code == 0, ended
+    assert r"\xfcnique" in ended.stdout
+    cli.ok("jobs", "remove", "ünique", "-q", "sums")
+
+
 def test_hostile_text_reaches_the_terminal_escaped(place: Place) -> None:
     cli = place.cli
     with cli.start("run", "worker", "--app", APP) as worker:
