@@ -33,6 +33,7 @@ from ..brokers.errors import BrokerUnavailable
 from ..brokers.message import Receipt
 from ..metadata.contract import MAX_BATCH, Jobs, QueueControl, Ready, WorkerRow, Workers
 from ..runtime.actor import Consumes, Stage
+from ..runtime.futures import looked_at
 from ..runtime.job_view import Attempt
 from ..runtime.observations import Observations
 from ..runtime.results import ErrorInfo, encode_error
@@ -138,7 +139,7 @@ class StalledRecovery(RoundsActor):
             if (key := (row.queue, row.boot)) not in self._recoveries:
                 beside = sum(one.active for one in rows if one.boot == row.boot) - 1
                 recovery = self._recoveries[key] = asyncio.create_task(self._bury(row, beside=beside))
-                recovery.add_done_callback(_looked_at)
+                recovery.add_done_callback(looked_at)
 
     def _raise_what_failed(self) -> None:
         """Forget the recoveries that have ended; one failure is raised for all."""
@@ -315,12 +316,6 @@ class StalledRecovery(RoundsActor):
     @property
     def _empty_seconds(self) -> float:
         return min(EMPTY_FOR_SECONDS, self.stage.settings.reconcile_grace_seconds / 2)
-
-
-def _looked_at(recovery: asyncio.Task[None]) -> None:
-    """Also where no round is left to raise what it raised: asyncio would tell of an error that nobody saw."""
-    if not recovery.cancelled():
-        recovery.exception()
 
 
 def _holds(row: WorkerRow) -> bool:

@@ -19,6 +19,7 @@ from ..metadata.contract import MAX_BATCH, Jobs, Ready, Sent, Store
 from ..metadata.errors import MetadataError, StoreUnavailable
 from .batcher import Batcher
 from .clock import Clock
+from .futures import looked_at
 from .wakes import Wakes
 from .wire import Command, Event, encode_bundle, encode_command, encode_events, split_bundles
 
@@ -60,7 +61,7 @@ class Dispatcher:
         jobs = {(job.queue, job.id) for job in ready}
         self._unrecorded |= jobs
         sending = self._batcher.put(ready)
-        sending.add_done_callback(_looked_at)
+        sending.add_done_callback(looked_at)
         return sending, lambda: self._unrecorded.difference_update(jobs)
 
     def send_soon(self, ready: Sequence[Ready]) -> None:
@@ -85,8 +86,7 @@ class Dispatcher:
         await self.send(ready)
 
     async def _send_copy(self, ready: Ready, sent_at: int) -> None:
-        message = self._message(ready.queue, ready.priority, [ready], at=sent_at)
-        await self._broker.publish([message], timeout=self._confirm_timeout)
+        await self.send_single(ready, at=sent_at)
 
     def emit(self, event: Event) -> None:
         """Tell whoever listens. At most once: state is in the store, events are for waking and watching."""
@@ -269,9 +269,3 @@ class Dispatcher:
 
     async def _publish_events(self, messages: list[Message]) -> None:
         await self._broker.publish(messages, timeout=self._confirm_timeout)
-
-
-def _looked_at(sending: asyncio.Future[list[Receipt]]) -> None:
-    """Also where its caller has given up: asyncio would tell of an error that nobody saw."""
-    if not sending.cancelled():
-        sending.exception()

@@ -12,6 +12,7 @@ from ..metadata.contract import Admission, Cancel
 from ..metadata.errors import StoreUnavailable
 from ..metadata.job import Job, State
 from .errors import JobCancelled, JobExpired, JobFailed, JobUnknown, ResultTimeout
+from .futures import looked_at
 from .results import decode_error, decode_result
 from .wire import Event
 
@@ -87,7 +88,7 @@ class JobHandle:
             return bytes(result) if isinstance(result, Raw) else None
         finally:
             looking.cancel()
-            looking.add_done_callback(_looked_at)
+            looking.add_done_callback(looked_at)
             ended.cancel()
 
     async def _record(self) -> Job:
@@ -114,9 +115,3 @@ def result_of(job: Job) -> Any:
             if error is None:
                 raise JobFailed(job.id, error_type="unknown", message="no error was recorded")
             raise JobFailed(job.id, error_type=error.type, message=error.message, traceback=error.traceback)
-
-
-def _looked_at(looking: asyncio.Future[Job]) -> None:
-    """What nobody waits for any more: asyncio would tell of an error that nobody saw."""
-    if not looking.cancelled():
-        looking.exception()

@@ -19,25 +19,36 @@ class Spare:
         self._backlog = backlog
 
     async def hand_on(self, queue: str, *, room: int) -> None:
-        """Publish singly, then settle: a crash between the two leaves copies, which the fence makes harmless. Only
-        where others have nothing to do: while the broker holds jobs, they take those."""
+        """Only where others have nothing to do: while the broker holds jobs, they take those."""
         if self._backlog.waiting(queue) <= room:
             return
         stage = self._stage
-        try:
-            depth = await stage.broker.depth(stage.names.job_queue(queue))
-        except BrokerUnavailable:
-            return
-        if depth is None or depth.ready > 0 or depth.consumers < 2:
+        if not await others_are_idle(stage, queue):
             return
         limit = stage.clock.elapsed() - HAND_ON_SECONDS
         excess = self._backlog.excess(queue, room=room, arrived_before=limit)
         await asyncio.gather(*(self._hand_on_one(queue, pending) for pending in excess))
 
     async def _hand_on_one(self, queue: str, pending: Pending) -> None:
-        ticket = pending.ticket
-        ready = Ready(queue, ticket.id, ticket.dispatch, ticket.priority, encode_body(body_of(ticket)))
-        if await self._stage.dispatcher.send_single(ready, at=pending.parcel.at, epoch=pending.parcel.epoch):
-            pending.parcel.settle()
-        else:
-            self._backlog.add(queue, pending.parcel, [ticket])
+        if not await hand_on(self._stage, queue, pending):
+            self._backlog.add(queue, pending.parcel, [pending.ticket])
+
+
+async def others_are_idle(stage: Stage, queue: str) -> bool:
+    """Whether somebody else consumes that queue and the broker holds nothing for them; False where it is away."""
+    try:
+        depth = await stage.broker.depth(stage.names.job_queue(queue))
+    except BrokerUnavailable:
+        return False
+    return depth is not None and depth.ready == 0 and depth.consumers > 1
+
+
+async def hand_on(stage: Stage, queue: str, pending: Pending) -> bool:
+    """Publish a ticket singly, as old as it is, then settle it: a crash between the two leaves a copy, which the fence
+    makes harmless. False: the broker has not taken it."""
+    ticket, parcel = pending.ticket, pending.parcel
+    ready = Ready(queue, ticket.id, ticket.dispatch, ticket.priority, encode_body(body_of(ticket)))
+    sent = await stage.dispatcher.send_single(ready, at=parcel.at, epoch=parcel.epoch)
+    if sent:
+        parcel.settle()
+    return sent

@@ -19,12 +19,10 @@ import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable
 
-from ..brokers.errors import BrokerUnavailable
-from ..metadata.contract import Ready
 from .actor import Stage
 from .backlog import Pending
 from .finisher import Spawn
-from .wire import body_of, encode_body
+from .spare import hand_on, others_are_idle
 
 ClaimAlone = Callable[[str, Pending], Awaitable[None]]
 
@@ -171,28 +169,17 @@ class Suspects:
             for queue, pending in list(self._waiting):
                 held = stage.clock.elapsed() - pending.parcel.arrived
                 # What we cannot read in full we cannot send on.
-                if not pending.ticket.later and (held >= HELD_SECONDS or await self._others_are_idle(queue)):
+                if not pending.ticket.later and (held >= HELD_SECONDS or await others_are_idle(stage, queue)):
                     await self._hand_on(queue, pending)
             await stage.sleep(stage.settings.lease_seconds)
 
     async def _hand_on(self, queue: str, pending: Pending) -> None:
-        """Publish, then settle: a crash between the two leaves a copy, which the fence makes harmless."""
-        one, ticket = (queue, pending), pending.ticket
+        one = queue, pending
         if one not in self._waiting:  # it runs
             return
         self._waiting.remove(one)
         if pending.parcel.delivery.lost:
             return
-        ready = Ready(queue, ticket.id, ticket.dispatch, ticket.priority, encode_body(body_of(ticket)))
-        if await self._stage.dispatcher.send_single(ready, at=pending.parcel.at, epoch=pending.parcel.epoch):
-            pending.parcel.settle()
-        else:
+        if not await hand_on(self._stage, queue, pending):
             self._waiting.append(one)
             self._changed.set()
-
-    async def _others_are_idle(self, queue: str) -> bool:
-        try:
-            depth = await self._stage.broker.depth(self._stage.names.job_queue(queue))
-        except BrokerUnavailable:
-            return False
-        return depth is not None and depth.ready == 0 and depth.consumers > 1
