@@ -1,7 +1,9 @@
 """Worker: claims jobs, runs them, finishes them.
 
     callboard.jobs.<queue> ──bundle──> backlog ──(free slots)──> claim ──> ack ──> run ──> finish ──> events
-                                          │ what can't start within 200 ms: published again, singly, for others
+                                          │                                         ^
+                                          │      store ──what a standing claim gets─┘   (standing.py)
+                                          └ what can't start within 200 ms: published again, singly, for others
 
 In order: a claim before its ack (a ticket that is not acked comes again), a finish before anything it makes ready is
 published. What a crash leaves between any two steps:
@@ -18,6 +20,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+from collections.abc import Sequence
 from contextlib import suppress
 from functools import partial
 
@@ -25,6 +28,7 @@ from ..brokers.errors import BrokerError, BrokerRefused, BrokerUnavailable
 from ..brokers.message import Delivery
 from ..metadata.contract import Heartbeat, Inspection, Jobs, QueueControl, Workers
 from ..metadata.errors import StoreUnavailable
+from ..metadata.standing import StandingClaims
 from ..runtime.actor import HAND_BACK_SECONDS, Actor, Consumes, Mailbox, Stage
 from ..runtime.backlog import Backlog, Parcel
 from ..runtime.claims import Claims
@@ -37,9 +41,10 @@ from ..runtime.run import Interruption
 from ..runtime.runs import Runs
 from ..runtime.spare import HAND_ON_SECONDS, Spare
 from ..runtime.unusable import Unusable
-from ..runtime.wire import Command, Malformed, decode_bundle, encode_body
+from ..runtime.wire import Command, Malformed, Ticket, decode_bundle, encode_body
 from ..runtime.worker_info import WorkerInfo
 
+SPARE_SECONDS = 0.02  # until a spare ticket is looked at
 AHEAD = 3  # times its slots: how many jobs a worker of short ones asks for beyond those it runs
 
 
@@ -51,6 +56,7 @@ class Worker(Actor):
     )
     publishes = ("jobs", "events", "control", "dead")
     requires = (Jobs, Workers, Inspection, QueueControl)
+    uses = (StandingClaims,)
 
     def __init__(self, stage: Stage) -> None:
         super().__init__(stage)
@@ -104,11 +110,13 @@ class Worker(Actor):
         self._claims = Claims(
             stage,
             self,
+            self._queues,
             self._backlog,
             self._runs,
             self._unusable,
             pace=pace,
             changed=self._work,
+            missed=self._forgotten.look_soon,
             spawn=self._group.create_task,
         )
 
@@ -123,6 +131,7 @@ class Worker(Actor):
                 self._paused = set(await self.stage.patiently(lambda: control.paused(self._queues)))
                 late = [queue for queue in self._queues if await self._failure(queue) is not None]
                 claiming = group.create_task(self._claims.claim_while_there_is_work())
+                standing = group.create_task(self._claims.standing.serve())
                 upkeep = [group.create_task(work) for work in (self._balance(), self._forgotten.give_back())]
                 await asyncio.gather(*map(self._consume, late))  # the others are served meanwhile
                 if not stage.stopping.is_set():
@@ -131,7 +140,7 @@ class Worker(Actor):
                 await stage.stopping.wait()
                 for task in upkeep:
                     task.cancel()
-                await self._shut_down(claiming)
+                await self._shut_down(claiming, standing)
         except* StoreUnavailable as gone:
             if not stage.stopping.is_set():
                 raise
@@ -198,6 +207,21 @@ class Worker(Actor):
         for part in malformed:
             self._unusable.malformed(queue, parcel, part)
         self._inflows[queue].counted(len(tickets))
+        if bundle.spare:  # its job is under way now, most likely here: that goes first
+            asyncio.get_running_loop().call_later(SPARE_SECONDS, self._receive_spare, queue, parcel, tickets)
+        else:
+            self._take_in(queue, parcel, tickets)
+
+    def _receive_spare(self, queue: str, parcel: Parcel, tickets: Sequence[Ticket]) -> None:
+        if self.stage.stopping.is_set():
+            return  # it goes back with its consumer
+        handed = [ticket for ticket in tickets if self._claims.was_handed(queue, ticket)]
+        for _ in handed:
+            parcel.settle()
+        if len(handed) < len(tickets):
+            self._take_in(queue, parcel, [ticket for ticket in tickets if ticket not in handed])
+
+    def _take_in(self, queue: str, parcel: Parcel, tickets: Sequence[Ticket]) -> None:
         self._backlog.add(queue, parcel, tickets)
         self._work.set()
 
@@ -247,6 +271,7 @@ class Worker(Actor):
             old = self.stage.clock.now() - round(HAND_ON_SECONDS * 1000)
             self._runs.hand_back(claimed_before=old, soon=started)
             wanted = concurrency + round(min(rate, AHEAD * concurrency))
+            self._claims.standing.review()
             suspects = bool(self._claims.suspects)
             for queue, inflow in self._inflows.items():
                 await self._spare.hand_on(queue, room=0 if suspects else self._claims.free + round(rate))
@@ -312,7 +337,7 @@ class Worker(Actor):
 
     # --- the end ---
 
-    async def _shut_down(self, claiming: asyncio.Task[None]) -> None:
+    async def _shut_down(self, claiming: asyncio.Task[None], standing: asyncio.Task[None]) -> None:
         """Stop consuming, let runs end within the grace, hand back the rest."""
         stage = self.stage
         self._work.set()
@@ -320,6 +345,8 @@ class Worker(Actor):
         if not claiming.done():
             await stage.within_grace(claiming)
         claiming.cancel()
+        self._claims.standing.end()
+        await stage.within_grace(standing)
         self._runs.hand_back(claimed_before=stage.clock.now() + 1)
         if self._runs:
             stage.log.info("waiting for %d runs, at most %g s", len(self._runs), stage.options.grace_seconds)

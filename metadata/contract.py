@@ -28,9 +28,11 @@ from typing import ClassVar, Protocol, Self, TypeVar, runtime_checkable
 
 from msgspec import Struct
 
+from .ends import Ends
 from .job import Job, Keep, NewJob, State
 from .leases import Leases
 from .schedules import Schedules
+from .standing import StandingClaims
 
 MAX_BATCH = 128  # entries in one call; callers split larger batches. 256 transitions held Redis for 2.5 ms.
 MAX_HISTORY = 20  # newest entries of a job's attempt history that are kept
@@ -496,7 +498,7 @@ class Retention(Protocol):
 # --- The store ----------------------------------------------------------------------------------------------------
 
 _OF_JOBS: tuple[type, ...] = (Jobs, Delays, Workers, Deduplicating, QueueControl, Inspection, Retention)
-CAPABILITIES: tuple[type, ...] = (*_OF_JOBS, Schedules, Leases)
+CAPABILITIES: tuple[type, ...] = (*_OF_JOBS, Schedules, Leases, StandingClaims, Ends)
 
 C = TypeVar("C")
 

@@ -121,6 +121,14 @@ class Stage:
             raise CapabilityMissing(capability=capability.__name__, store=store.scheme, actor=self._actor.kind)
         return store.get(capability)
 
+    def offered(self, capability: type[C]) -> C | None:
+        """A capability that the actor declared to use, if the store offers it."""
+        if capability not in self._actor.uses:
+            kind, wanted = self._actor.kind, capability.__name__
+            raise ConfigurationError(f"actor {kind!r} does not declare that it uses {wanted}")
+        store = self._connections.store
+        return store.get(capability) if capability in store.capabilities else None
+
     @property
     def dispatcher(self) -> Dispatcher:
         if "jobs" not in self._actor.publishes:
@@ -207,6 +215,7 @@ class Actor(ABC):
     consumes: ClassVar[tuple[Consumes, ...]] = ()
     publishes: ClassVar[tuple[str, ...]] = ()
     requires: ClassVar[tuple[type, ...]] = ()
+    uses: ClassVar[tuple[type, ...]] = ()  # capabilities that it can do without
 
     def __init__(self, stage: Stage) -> None:
         self.stage = stage

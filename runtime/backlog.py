@@ -127,6 +127,12 @@ class Backlog:
             return ready[0]
         return min(ready, key=lambda queue: self._taken[queue] / weights[queue])
 
+    def lets_pass(self, queue: str) -> bool:
+        """Whether a job of that queue need not wait for what is here of those before it."""
+        if self._weights is not None:
+            return True
+        return next((name for name, waiting in self._queues.items() if waiting or name == queue), None) == queue
+
     def take(self, limit: int) -> tuple[str, list[Pending]]:
         """Up to `limit` tickets of the queue whose turn it is; none where nothing waits."""
         while (queue := self.turn) is not None:

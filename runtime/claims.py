@@ -25,19 +25,23 @@ from msgspec import Struct, structs
 
 from ..metadata.contract import Claimed, Jobs, Verdict
 from ..metadata.contract import Ticket as ClaimTicket
+from ..metadata.standing import Handed
 from .actor import Stage
 from .backlog import Backlog, Pending
 from .pace import Pace
-from .run import Run
+from .run import Interruption, Run
 from .runs import Runs
 from .spare import HAND_ON_SECONDS
+from .standing import Standing
 from .suspects import Suspects
 from .unusable import Unusable
-from .wire import Event, body_of, new_job
+from .wire import Event, Ticket, body_of, new_job, ticket_of
 
 MOST_AHEAD = 2  # batches
 FEW = 8  # of a queue that has nothing under way, beyond all room
 LOOK_AGAIN_SECONDS = (0.0, 0.001, 0.002, 0.005)  # most records come right behind; the last one again and again
+REMEMBERED = 256  # jobs that were handed over
+HANDED_DISPATCH = 1  # of the ticket that a job would have had, which a standing claim got
 RECORDING_SECONDS = 1.0  # a ticket so young may have overtaken its record
 
 
@@ -69,18 +73,21 @@ class Host(Protocol):
 
 
 class Claims:
-    """`changed` is set by whoever brings work or room; `spawn` runs what must not fail in silence."""
+    """`changed` is set by whoever brings work or room; `missed` is called when a job may be ours that was not told;
+    `spawn` runs what must not fail in silence."""
 
     def __init__(
         self,
         stage: Stage,
         host: Host,
+        queues: Sequence[str],
         backlog: Backlog,
         runs: Runs,
         unusable: Unusable,
         *,
         pace: Pace,
         changed: asyncio.Event,
+        missed: Callable[[], None],
         spawn: Callable[..., asyncio.Task[None]],
     ) -> None:
         self._stage = stage
@@ -89,15 +96,25 @@ class Claims:
         self._backlog = backlog
         self._runs = runs
         self._unusable = unusable
+        self._missed = missed
         self._pace = pace
         self._changed = changed
         self._spawn = spawn
         self._calls: dict[asyncio.Task[None], Call] = {}
         self._careful_calls = 0
         self._lost_before: dict[str, None] = {}  # queues of which the first that wait are known to be such jobs
+        self._handed: dict[tuple[str, str], int] = {}  # when those were created that were handed over last
         self._claimed = 0  # jobs that are being asked for, wait for a slot or have one
         self._ahead = 0
         self._asked = self._replies = 0  # calls of the store
+        self.standing = Standing(
+            stage,
+            queues=queues,
+            boot=lambda: host.boot,
+            room=self._room_to_stand,
+            take=self._take_handed,
+            missed=missed,
+        )
         self.suspects = Suspects(
             stage,
             busy=self._is_busy,
@@ -135,11 +152,13 @@ class Claims:
             while True:
                 await self._changed.wait()
                 self._changed.clear()
+                self.standing.review()
                 if self.suspects.wait_is_over:
                     await self.suspects.run_each()
                 if self._stage.stopping.is_set():
                     break
                 self._claim_what_fits()
+                self.standing.review()
             while self._calls:
                 await asyncio.wait(set(self._calls))
         finally:
@@ -201,6 +220,54 @@ class Claims:
         self._careful_calls -= self._calls.pop(call).careful
         self._changed.set()
 
+    def _room_to_stand(self, queue: str) -> int:
+        """Slots for jobs that are handed over: none where one that was lost before is here, or comes. While others have
+        taken them, and jobs are short, a few for a queue that has nothing here."""
+        if self._stage.stopping.is_set() or self.suspects or not self._host.lease_is_certain() or self._is_careful():
+            return 0
+        if (free := self.free) > 0 or self._ahead == 0:
+            return free
+        busy = self._backlog.waiting(queue) or self._runs.waits(queue) or not self._backlog.lets_pass(queue)
+        return 0 if busy or any(call.queue == queue for call in self._calls.values()) else FEW
+
+    def _take_handed(self, boot: str, handed: Handed) -> None:
+        """What a standing claim has got: a run, as by a claim that was answered."""
+        queue = handed.queue
+        if boot != self._host.boot:
+            return  # it is recovered, with all that boot held
+        ticket = ticket_of(handed.payload, HANDED_DISPATCH)
+        if ticket is None or (ticket.id, ticket.queue) != (handed.id, queue):
+            self._missed()  # given back, it comes by its ticket, which is put aside
+            return
+        if not self._runs.is_new(queue, ticket.id, ticket.dispatch):
+            return
+        if len(self._handed) == REMEMBERED:
+            del self._handed[next(iter(self._handed))]
+        self._handed[queue, ticket.id] = ticket.created_at
+        self._claimed += 1
+        claimed = Claimed(handed.id, Verdict.CLAIMED, handed.fence, attempt=1)
+        run = Run(queue=queue, ticket=ticket, claimed=claimed, boot=boot, started_at=self._stage.clock.now())
+        self._runs.start(run)
+        if self._stage.stopping.is_set():
+            self._runs.give_back(run, Interruption.STOPPING)
+        elif self.suspects or self._runs.lost_before > 0:  # one that runs alone
+            self._runs.give_back(run, Interruption.WAITED)
+        else:
+            self._runs.begin()
+
+    def was_handed(self, queue: str, ticket: Ticket) -> bool:
+        """Whether this is the ticket, told once, of a job that was handed over: it was sent while that was recorded."""
+        key = (queue, ticket.id)
+        if ticket.dispatch != HANDED_DISPATCH or self._handed.get(key) != ticket.created_at:
+            return False
+        del self._handed[key]
+        return True
+
+    async def _hear_out(self) -> None:
+        """While what a claim was answered to be ours may yet be told as handed over: until then it is remembered."""
+        with self._runs.claiming():
+            await self.standing.heard()
+
     async def _claim_alone(self, queue: str, pending: Pending) -> None:
         self._claimed += 1
         await self._claim(queue, [pending], alone_from=None)
@@ -237,6 +304,8 @@ class Claims:
                 if answer.verdict is Verdict.CLAIMED or answer.verdict is Verdict.MINE:
                     ticket = one.ticket
                     if self._runs.is_new(queue, ticket.id, ticket.dispatch):
+                        if answer.verdict is Verdict.MINE and self.standing.hears:
+                            self._spawn(self._hear_out())
                         run = Run(queue=queue, ticket=ticket, claimed=answer, boot=boot, started_at=now)
                         run.adopted = position in unknown
                         run.sent_at = one.parcel.at

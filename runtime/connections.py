@@ -66,7 +66,7 @@ class Connections:
             confirm_timeout=self.settings.confirm_timeout,
         )
         self.producer = Producer(store=self.store, dispatcher=self.dispatcher, settings=self.settings, clock=self.clock)
-        self.listener = Listener(broker=self.broker, names=self.names, boot=self.boot)
+        self.listener = Listener(broker=self.broker, store=self.store, names=self.names, boot=self.boot)
 
     async def close(self) -> None:
         await self.producer.drain()

@@ -69,6 +69,20 @@ class Dispatcher:
         if ready and len(self._background) < MAX_BACKGROUND:
             self._in_background(self._send(ready))
 
+    def send_spare(self, ready: Ready) -> asyncio.Task[bool]:
+        """Publish, at once, the ticket of a job that most likely needs none: kept in the broker's memory, so that it
+        confirms as soon as it has it. Whether it has."""
+        task = asyncio.get_running_loop().create_task(self._send_spare(ready))
+        task.add_done_callback(looked_at)
+        return task
+
+    async def _send_spare(self, ready: Ready) -> bool:
+        if ready.queue not in self._declared:
+            await self._declare_or_tell(ready.queue)
+        message = self._message(ready.queue, ready.priority, [ready], spare=True)
+        (receipt,) = await self._broker.publish([message], timeout=self._confirm_timeout)
+        return receipt is Receipt.CONFIRMED
+
     async def send_single(self, ready: Ready, *, at: int | None = None, epoch: str | None = None) -> bool:
         """Publish a job in a message of its own, so that any worker may take it; whether the broker has it. `at`,
         `epoch`: of the ticket whose place it takes, and by which is decided whether an unknown job is adopted."""
@@ -221,14 +235,22 @@ class Dispatcher:
         return True
 
     def _message(
-        self, queue: str, priority: int, bundle: Sequence[Ready], *, at: int | None = None, epoch: str | None = None
+        self,
+        queue: str,
+        priority: int,
+        bundle: Sequence[Ready],
+        *,
+        at: int | None = None,
+        epoch: str | None = None,
+        spare: bool = False,
     ) -> Message:
         at = self._clock.now() if at is None else at
         return Message(
             exchange=self._names.jobs,
             routing_key=queue,
-            body=encode_bundle(bundle, epoch=self._store.epoch if epoch is None else epoch, at=at),
+            body=encode_bundle(bundle, epoch=self._store.epoch if epoch is None else epoch, at=at, spare=spare),
             priority=10 - priority,  # 1 (first) .. 10 (last) -> AMQP's 9 .. 0
+            persistent=not spare,
         )
 
     def _note_published_later(self) -> None:

@@ -21,6 +21,7 @@ refused.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Iterable, Sequence
 
 import msgspec
@@ -35,6 +36,7 @@ from .wire import Event
 
 PAGE = 50
 MOST = 10_000  # active jobs of a queue, whoever runs them, that are looked at: the oldest
+LOOKS, SOON_SECONDS = 4, 1.0  # that show what there is, and the time between them
 MANY_WORKERS = 50  # each look reads a row of every worker: beyond so many, looks are rarer by as much
 REASON = "its worker does not run it: its store has forgotten the end, or the claim came too late"
 
@@ -54,17 +56,25 @@ class Forgotten:
         self._looked_at = 0  # ms since the epoch
         self._crowd = 0  # workers of these queues
         self._before = runs.next_claim  # the first claim that was sent after the look before
+        self._hint = asyncio.Event()
         self._jobs = stage.capability(Jobs)
         self._workers = stage.capability(Workers)
         self._inspection = stage.capability(Inspection)
 
+    def look_soon(self) -> None:
+        """There may be one, and what was to come of it can come no more."""
+        self._hint.set()
+
     async def give_back(self) -> None:
-        """Look, once a lease."""
+        """Look, once a lease; when asked to, at once, and as often as it takes to be sure, SOON_SECONDS apart."""
         lease = self._stage.settings.lease_seconds
-        fault = ""
+        fault, soon = "", 0
         while True:
             rest = lease * self._stage.random.uniform(1, 2) * max(1.0, self._crowd / MANY_WORKERS)
-            await self._stage.clock.sleep(rest)
+            await self._stage.sleep(min(rest, SOON_SECONDS) if soon > 0 else rest, self._hint)
+            if self._hint.is_set():
+                self._hint.clear()
+                soon = LOOKS
             try:
                 await self.look()
             except StoreUnavailable:  # whoever works with it tells that
@@ -75,6 +85,7 @@ class Forgotten:
                 fault = str(error)
             else:
                 fault = ""
+            soon -= 1
 
     async def look(self) -> None:
         """Give back what the look before this one has found too."""

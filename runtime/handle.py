@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any
 
-from msgspec import UNSET, Raw
-
 from ..brokers.errors import BrokerUnavailable
 from ..metadata.contract import Admission, Cancel
 from ..metadata.errors import StoreUnavailable
@@ -14,11 +12,11 @@ from ..metadata.job import Job, State
 from .errors import JobCancelled, JobExpired, JobFailed, JobUnknown, ResultTimeout
 from .futures import looked_at
 from .results import decode_error, decode_result
-from .wire import Event
 
 if TYPE_CHECKING:
     from .app import Callboard
 
+HEAR_SECONDS = 0.01
 LOOK_SOON_SECONDS = 0.5  # after the store did not answer
 LOOK_AGAIN_SECONDS = 5.0  # a lost event is made up for by a look into the store
 
@@ -27,13 +25,14 @@ class JobHandle:
     """`admission` says what `enqueue` did: created, existing, deduplicated or replaced; None where it was only looked
     up. `id` is that of the job that stands for the call, which for a duplicate is the older one."""
 
-    __slots__ = ("_app", "admission", "id", "queue")
+    __slots__ = ("_app", "_fresh", "admission", "id", "queue")
 
     def __init__(self, app: Callboard, *, queue: str, id: str, admission: Admission | None = None) -> None:
         self._app = app
         self.queue = queue
         self.id = id
         self.admission = admission
+        self._fresh = admission is Admission.CREATED  # and nobody has asked for its result
 
     async def state(self) -> State:
         """Raises JobUnknown where there is no record."""
@@ -59,20 +58,27 @@ class JobHandle:
     async def _end(self) -> Job | bytes:
         """The record, or the result alone where the event of the end brought it."""
         listener = self._app.connections.listener
+        # Of a job that was made while ends were told here, this end will be, or has been: no need to look at once.
+        fresh, self._fresh = self._fresh and listener.hears(self.queue), False
         while True:
             try:
-                ended = await listener.watch(self.queue, self.id)
+                ended = await listener.watch(self.queue, self.id, lately=fresh)
             except BrokerUnavailable:
                 ended = asyncio.get_running_loop().create_future()
             try:
-                found = await self._look_or_hear(ended)
+                found = await self._look_or_hear(ended, HEAR_SECONDS if fresh else 0.0)
             finally:
                 listener.unwatch(self.queue, self.id, ended)
             if found is not None:
                 return found
+            fresh = False
 
-    async def _look_or_hear(self, ended: asyncio.Future[Event]) -> Job | bytes | None:
-        """Look into the store, and listen meanwhile and for a while after. None: look again."""
+    async def _look_or_hear(self, ended: asyncio.Future[bytes | None], pause: float) -> Job | bytes | None:
+        """After a pause look into the store, and listen meanwhile and for a while after. None: look again."""
+        if pause > 0 and not ended.done():
+            await asyncio.wait((ended,), timeout=pause)
+        if ended.done():
+            return ended.result()
         looking = asyncio.ensure_future(self._record())
         try:
             await asyncio.wait((looking, ended), return_when=asyncio.FIRST_COMPLETED)
@@ -84,8 +90,7 @@ class JobHandle:
                 except StoreUnavailable:  # it comes back, or the caller's timeout ends this
                     pause = LOOK_SOON_SECONDS
                 await asyncio.wait((ended,), timeout=pause)
-            result = ended.result().result if ended.done() else UNSET
-            return bytes(result) if isinstance(result, Raw) else None
+            return ended.result() if ended.done() else None
         finally:
             looking.cancel()
             looking.add_done_callback(looked_at)

@@ -1,43 +1,68 @@
-"""Wakes those who wait for a job's end: one exclusive queue per process, bound to the final events of the job queues
-that somebody here waits for. Events may get lost, so a waiter also looks into the store now and then."""
+"""Wakes those who wait for a job's end: by the store, where it tells of ends, and by one exclusive queue per process,
+bound to the final events of the job queues that somebody here waits for; whichever is first. Both may get lost, so a
+waiter also looks into the store now and then."""
 
 from __future__ import annotations
 
 import asyncio
+import logging
+
+from msgspec import Raw
 
 from ..brokers.contract import Broker, Consumer
+from ..brokers.errors import BrokerError
 from ..brokers.message import Delivery
 from ..brokers.topology import Binding, Names, Queue, Topology
-from .wire import Event, decode_events
+from ..metadata.contract import Store
+from ..metadata.ends import Ends, EndsHearing
+from ..metadata.errors import StoreError, StoreUnavailable
+from .wire import decode_events
 
 FINAL_EVENTS = ("completed", "failed", "cancelled", "expired")
 PREFETCH = 256
+REMEMBERED = 256  # ends that nobody waited for
+
+log = logging.getLogger("callboard.listener")
 
 
 class Listener:
-    def __init__(self, *, broker: Broker, names: Names, boot: str) -> None:
+    def __init__(self, *, broker: Broker, store: Store, names: Names, boot: str) -> None:
         self._broker = broker
+        self._store = store
         self._names = names
         self._queue = names.listener(boot)
         self._consumer: Consumer | None = None
         self._bound: set[str] = set()
         self._binding = asyncio.Lock()
-        self._waiters: dict[tuple[str, str], set[asyncio.Future[Event]]] = {}
+        self._hearing: EndsHearing | None = None
+        self._heard: set[str] = set()
+        self._refused = False
+        self._lately: dict[tuple[str, str], bytes | None] = {}  # ends that were told, and their results
+        self._waiters: dict[tuple[str, str], set[asyncio.Future[bytes | None]]] = {}
 
-    async def watch(self, queue: str, job_id: str) -> asyncio.Future[Event]:
-        """The event of the job's end, when it comes; events of before the call are not seen. `unwatch` it after.
+    def hears(self, queue: str) -> bool:
+        """Whether ends of its jobs are told here already."""
+        return queue in self._heard or (queue in self._bound and self._consumer is not None)
 
-        BrokerUnavailable: there is no connection now; look into the store instead."""
-        ended: asyncio.Future[Event] = asyncio.get_running_loop().create_future()
+    async def watch(self, queue: str, job_id: str, *, lately: bool = False) -> asyncio.Future[bytes | None]:
+        """The job's end, when it comes, with its result where that is told; with `lately` also if it came before the
+        call. `unwatch` it after.
+
+        BrokerUnavailable: nobody can tell now; look into the store instead."""
+        ended: asyncio.Future[bytes | None] = asyncio.get_running_loop().create_future()
+        if lately and (queue, job_id) in self._lately:
+            ended.set_result(self._lately.pop((queue, job_id)))
+            return ended
         self._waiters.setdefault((queue, job_id), set()).add(ended)
         try:
-            await self._bind(queue)
+            if queue not in self._heard or queue not in self._bound or self._consumer is None:
+                await self._listen(queue)
         except BaseException:
             self.unwatch(queue, job_id, ended)
             raise
         return ended
 
-    def unwatch(self, queue: str, job_id: str, ended: asyncio.Future[Event]) -> None:
+    def unwatch(self, queue: str, job_id: str, ended: asyncio.Future[bytes | None]) -> None:
         waiting = self._waiters.get((queue, job_id))
         if waiting is not None:
             waiting.discard(ended)
@@ -45,29 +70,67 @@ class Listener:
                 del self._waiters[queue, job_id]
 
     async def close(self) -> None:
+        hearing, self._hearing = self._hearing, None
+        if hearing is not None:
+            await hearing.close()
         if self._consumer is not None:
             await self._consumer.cancel()
 
-    async def _bind(self, queue: str) -> None:
-        if queue in self._bound and self._consumer is not None:
-            return
+    async def _listen(self, queue: str) -> None:
         async with self._binding:
-            if queue not in self._bound:
-                await self._broker.declare(
-                    Topology(
-                        queues=(Queue(self._queue, exclusive=True),),
-                        bindings=tuple(
-                            Binding(self._queue, self._names.events, f"{queue}.{event}") for event in FINAL_EVENTS
-                        ),
-                    )
+            await self._hear(queue)
+            try:
+                await self._bind(queue)
+            except BrokerError:
+                if queue not in self._heard:
+                    raise
+
+    async def _hear(self, queue: str) -> None:
+        if queue in self._heard or self._refused or Ends not in self._store.capabilities:
+            return
+        try:
+            if self._hearing is None:
+                self._hearing = await self._store.get(Ends).hear(told=self._tell, deaf=self._deaf)
+            await self._hearing.add(queue)
+        except StoreUnavailable:
+            self._deaf()
+        except StoreError as error:
+            self._refused = True
+            log.info("ends of jobs are told by the broker alone: %s", error)
+        else:
+            self._heard.add(queue)
+
+    def _deaf(self) -> None:
+        """The next who waits listens anew."""
+        self._hearing = None
+        self._heard.clear()
+
+    async def _bind(self, queue: str) -> None:
+        if queue not in self._bound:
+            await self._broker.declare(
+                Topology(
+                    queues=(Queue(self._queue, exclusive=True),),
+                    bindings=tuple(
+                        Binding(self._queue, self._names.events, f"{queue}.{event}") for event in FINAL_EVENTS
+                    ),
                 )
-                self._bound.add(queue)
-            if self._consumer is None:
-                self._consumer = await self._broker.consume(self._queue, self._receive, prefetch=PREFETCH)
+            )
+            self._bound.add(queue)
+        if self._consumer is None:
+            self._consumer = await self._broker.consume(self._queue, self._receive, prefetch=PREFETCH)
 
     def _receive(self, delivery: Delivery) -> None:
         for event in decode_events(delivery.body):
-            for ended in self._waiters.get((event.queue, event.job), ()):
-                if not ended.done():
-                    ended.set_result(event)
+            self._tell(event.queue, event.job, bytes(event.result) if isinstance(event.result, Raw) else None)
         delivery.ack()
+
+    def _tell(self, queue: str, job_id: str, result: bytes | None) -> None:
+        waiting = self._waiters.get((queue, job_id))
+        if waiting is None:  # who enqueued it may be about to ask
+            if len(self._lately) == REMEMBERED:
+                del self._lately[next(iter(self._lately))]
+            self._lately[queue, job_id] = result
+            return
+        for ended in waiting:
+            if not ended.done():
+                ended.set_result(result)

@@ -8,11 +8,13 @@ store and the broker's confirm. `confirm=True` always waits for both.
 
 A job is sent once it is recorded; a lone one whose id was made for it at the same time, its ticket a little sooner,
 since that has the longer way: it spares its worker the store's round trip. Its ticket may then be there before its
-record. Crash cases:
+record. Where the store hands its queue's lone jobs over to standing claims, it is recorded first: then it needs no
+ticket, or, with a store that is not durable and may forget it before its worker was told, a spare one. Crash cases:
 
     ticket sent .. record written, we are dead     the worker adopts the job (nobody had a yes)
     ticket claimed before the record is written    the worker adopts it, and keeps its record long enough for the write
                                                    that comes late to find it
+    handed over .. told, the store forgets it      a worker adopts the job by its spare ticket
     the store does not answer                      EnqueueUncertain, as it was: the ticket is adopted when it is back
 """
 
@@ -51,6 +53,7 @@ class Producer:
         self._clock = clock
         self._batcher = Batcher(self._enqueue, window=2)
         self._registered: dict[str, float] = {}
+        self._handed: set[str] = set()  # queues of which the last lone job was a standing claim's
         self._store_answers = True
 
     async def enqueue(self, jobs: Sequence[NewJob], *, confirm: bool = False, fresh: bool = False) -> list[Enqueued]:
@@ -64,18 +67,18 @@ class Producer:
         await self._register(jobs)
         sending: asyncio.Future[list[Receipt]] | None = None
         try:
-            if fresh and self._may_send_at_once(jobs):
-                # The ticket's bytes leave first: it has the longer way.
-                sending, recorded = self._dispatcher.start(
-                    [Ready(job.queue, job.id, 1, job.priority, job.payload) for job in jobs]
-                )
-                recording = self._batcher.put(jobs)
-                recording.add_done_callback(lambda _: recorded())
-                answers = [_ours(answer) for answer in await recording]
-            else:
+            if not (fresh and self._may_send_at_once(jobs)):
                 answers = await self._batcher.submit(jobs)
+            elif len(jobs) == 1 and jobs[0].queue in self._handed:
+                answers, is_safe = await self._record_to_be_handed(jobs[0])
+                if is_safe:
+                    return answers
+            else:
+                answers, sending = await self._record_and_send(jobs)
         except StoreUnavailable as error:
             raise EnqueueUncertain(tuple(job.id for job in jobs), str(error)) from error
+        if fresh and len(jobs) == 1:
+            self._note(jobs[0].queue, answers[0])
         if sending is not None:
             if confirm or not self._durable:
                 _check_sent([job.id for job in jobs], await sending)
@@ -83,7 +86,7 @@ class Producer:
         ready = [
             Ready(job.queue, answer.id, answer.dispatch, job.priority, job.payload)
             for job, answer in zip(jobs, answers, strict=True)
-            if answer.admission in _NEW and answer.state is State.WAITING and self._is_due(job.run_at)
+            if answer.admission in _NEW and self._needs_ticket(answer.state) and self._is_due(job.run_at)
         ]
         self._wake_scanner(jobs, answers)
         if not confirm and self._durable:
@@ -127,6 +130,33 @@ class Producer:
             and all(job.run_at is None and job.deduplication is None for job in jobs)
         )
 
+    async def _record_and_send(self, jobs: Sequence[NewJob]) -> tuple[list[Enqueued], asyncio.Future[list[Receipt]]]:
+        """At the same time; the ticket's bytes leave first, since it has the longer way."""
+        sending, recorded = self._dispatcher.start([_first_ticket(job) for job in jobs])
+        recording = self._batcher.put(jobs)
+        recording.add_done_callback(lambda _: recorded())
+        return [_ours(answer) for answer in await recording], sending
+
+    async def _record_to_be_handed(self, job: NewJob) -> tuple[list[Enqueued], bool]:
+        """Of a queue whose last job was a standing claim's, as this one will be, too, most likely; whether all is done.
+        A store that is not durable may forget it before it was told, and it has a spare ticket meanwhile."""
+        recording = self._batcher.put([job])  # its bytes leave first, then
+        spare = None if self._durable else self._dispatcher.send_spare(_first_ticket(job))
+        answer = _ours((await recording)[0])
+        if answer.state is State.WAITING:
+            return [answer], False
+        return [answer], spare is None or await spare
+
+    def _note(self, queue: str, answer: Enqueued) -> None:
+        if answer.state is State.ACTIVE:
+            self._handed.add(queue)
+        else:
+            self._handed.discard(queue)
+
+    def _needs_ticket(self, state: State) -> bool:
+        """Of a new job. What was handed over is safe with a store that is durable."""
+        return state is State.WAITING or (state is State.ACTIVE and not self._durable)
+
     async def _enqueue(self, jobs: Sequence[NewJob]) -> Sequence[Enqueued]:
         try:
             answers = await self._jobs.enqueue(jobs, now=self._clock.now(), grace=self._settings.grace)
@@ -159,6 +189,10 @@ class Producer:
 def _ours(answer: Enqueued) -> Enqueued:
     """A fresh id that is there already is that of this very job: its worker was quicker than the store."""
     return structs.replace(answer, admission=Admission.CREATED) if answer.admission is Admission.EXISTING else answer
+
+
+def _first_ticket(job: NewJob) -> Ready:
+    return Ready(job.queue, job.id, 1, job.priority, job.payload)
 
 
 def _check_sent(ids: Sequence[str], receipts: Sequence[Receipt]) -> None:

@@ -138,6 +138,10 @@ class Runs:
         if self._waiting and not self._starting:
             self._start_waiting()
 
+    def give_back(self, run: Run, reason: Interruption) -> None:
+        """One that has not begun."""
+        self._interrupt(run, reason)
+
     def hand_back(self, *, claimed_before: int, soon: int = 0) -> None:
         """Runs that have been waiting for a slot since then: others may have one free. `soon`: if no more than so many
         wait, all have one in a moment; given to others, they would come behind whatever the broker holds."""

@@ -1,6 +1,6 @@
 """Job <-> message. The only module that knows how a dispatched job, an event and a command look as JSON.
 
-    callboard.jobs      {"v": 1, "epoch": "...", "at": 1790000000000, "jobs": [TICKET, ...]}
+    callboard.jobs      {"v": 1, "epoch": "...", "at": 1790000000000, "jobs": [TICKET, ...]}, perhaps "spare": true
     TICKET              {"dispatch": 2, "id": ..., "queue": ..., "task": ..., "args": [...], "kwargs": {...}, ...}
     callboard.events    {"v": 1, "events": [{"event": "completed", "job": ..., "queue": ..., "at": ..., ...}]}
     callboard.control   {"v": 1, "command": "wake", ...}
@@ -75,10 +75,13 @@ class Ticket(Body, frozen=True, kw_only=True, omit_defaults=True, gc=False):
 
 
 class Bundle(Struct, frozen=True, kw_only=True):
+    """`spare`: most likely nobody needs it, its job having been handed over to a standing claim."""
+
     v: int
     epoch: str
     at: Moment
     jobs: list[Ticket]
+    spare: bool = False
 
 
 class _LooseBundle(Struct, frozen=True, kw_only=True):
@@ -193,9 +196,19 @@ def new_job(body: Body) -> NewJob:
     )
 
 
-def encode_bundle(ready: Iterable[Ready], *, epoch: str, at: int) -> bytes:
+def encode_bundle(ready: Iterable[Ready], *, epoch: str, at: int, spare: bool = False) -> bytes:
     tickets = b",".join(b'{"dispatch":%d,%s' % (job.dispatch, job.payload[1:]) for job in ready)
-    return b'{"v":%d,"epoch":"%s","at":%d,"jobs":[%s]}' % (VERSION, epoch.encode(), at, tickets)
+    mark = b'"spare":true,' if spare else b""
+    return b'{"v":%d,"epoch":"%s","at":%d,%b"jobs":[%b]}' % (VERSION, epoch.encode(), at, mark, tickets)
+
+
+def ticket_of(payload: bytes, dispatch: int) -> Ticket | None:
+    """The ticket that would be sent of a stored payload; None where nobody could read it."""
+    raw = Raw(b'{"dispatch":%d,%s' % (dispatch, payload[1:]))
+    try:
+        return _read_ticket(raw, version=VERSION)
+    except _BAD:
+        return None
 
 
 def split_bundles(ready: Sequence[Ready]) -> Iterable[Sequence[Ready]]:

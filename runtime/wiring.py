@@ -18,6 +18,7 @@ from msgspec import Struct
 
 from ..brokers.topology import Names
 from ..metadata.contract import CAPABILITIES, Store
+from ..metadata.ends import Ends
 from ..metadata.errors import StoreRefused
 from .actor import Actor
 from .errors import ConfigurationError
@@ -25,6 +26,7 @@ from .registry import STORES, actor_names, find_actor, make_store, store_class
 
 APP = "app"  # the users' processes, which make jobs and wait for results; see producer.py and listener.py
 _APP_PUBLISHES = ("jobs", "control")
+_APP_USES = (Ends.__name__,)  # of the store, where it is offered
 
 
 class Bound(Struct, frozen=True, kw_only=True):
@@ -44,8 +46,11 @@ class ExchangeWiring(Struct, frozen=True, kw_only=True):
 
 
 class ActorWiring(Struct, frozen=True, kw_only=True):
+    """`uses`: capabilities that it can do without."""
+
     name: str
     requires: tuple[str, ...]
+    uses: tuple[str, ...] = ()
 
 
 class StoreWiring(Struct, frozen=True, kw_only=True):
@@ -115,10 +120,14 @@ def draw_from(actors: Sequence[type[Actor]], *, namespace: str, stores: Sequence
             )
             for exchange in base.exchanges
         ),
-        actors=tuple(ActorWiring(name=a.kind, requires=tuple(c.__name__ for c in a.requires)) for a in actors),
+        actors=tuple(ActorWiring(name=a.kind, requires=_names(a.requires), uses=_names(a.uses)) for a in actors),
         capabilities=tuple(capability.__name__ for capability in CAPABILITIES),
         stores=tuple(stores),
     )
+
+
+def _names(capabilities: Iterable[type]) -> tuple[str, ...]:
+    return tuple(capability.__name__ for capability in capabilities)
 
 
 def _merged(bound: Iterable[Bound]) -> Iterable[Bound]:
@@ -172,7 +181,9 @@ def as_text(wiring: Wiring) -> str:
             lines += [f"    {', '.join(one.routing_keys)}", f"      -> {one.queue}  ->  {readers}"]
     width = max((len(actor.name) for actor in wiring.actors), default=0)
     lines += ["", "Actors and the capabilities of the store that they require", ""]
-    lines += [f"{actor.name:<{width}}  {', '.join(actor.requires)}" for actor in wiring.actors]
+    for actor in wiring.actors:
+        used = f"; used where offered: {', '.join(actor.uses)}" if actor.uses else ""
+        lines.append(f"{actor.name:<{width}}  {', '.join(actor.requires)}{used}")
     lines += ["", "Capabilities and the installed stores that offer them", ""]
     width = max(map(len, wiring.capabilities))
     for capability in wiring.capabilities:
@@ -206,6 +217,8 @@ def as_mermaid(wiring: Wiring) -> str:
         lines.append(f'  {node}[/"{name}<br>{", ".join(wiring.offering(name)) or "no store"}"/]')
     for actor in wiring.actors:
         edges += [f"  {people[actor.name]} ==> {capabilities[name]}" for name in actor.requires]
+        edges += [f"  {people[actor.name]} -. if offered .-> {capabilities[name]}" for name in actor.uses]
+    edges += [f"  {app} -. if offered .-> {capabilities[name]}" for name in _APP_USES if name in capabilities]
     return "\n".join(lines + edges)
 
 

@@ -22,11 +22,13 @@ from ..contract import (
 from ..errors import CapabilityMissing, StoreRefused
 from ..leases import Leases
 from ..schedules import Schedules
+from ..standing import StandingClaims
 from .control import MemoryDeduplicating, MemoryQueueControl, MemoryRetention
 from .inspection import MemoryInspection
 from .jobs import MemoryDelays, MemoryJobs
 from .leases import MemoryLeases
 from .schedules import MemorySchedules
+from .standing import MemoryStandingClaims
 from .state import Queues
 from .workers import MemoryWorkers
 
@@ -56,6 +58,7 @@ class MemoryStore:
             Retention: MemoryRetention(queues),
             Schedules: MemorySchedules(queues),
             Leases: MemoryLeases(),
+            StandingClaims: MemoryStandingClaims(queues),
         }
 
     @classmethod

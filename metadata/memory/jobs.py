@@ -25,6 +25,7 @@ from ..contract import (
 from ..job import FINAL, Keep, NewJob, Outbox, State
 from .queue import QueueData, Window
 from .record import Fence, Record
+from .standing import hand_over
 from .state import Queues
 
 ENDED = {
@@ -39,7 +40,14 @@ class MemoryJobs:
         self._queues = queues
 
     async def enqueue(self, jobs: Sequence[NewJob], *, now: int, grace: int) -> Sequence[Enqueued]:
-        return [enqueue_one(self._queues[job.queue], job, now, grace) for job in jobs]
+        if len(jobs) != 1:
+            return [enqueue_one(self._queues[job.queue], job, now, grace) for job in jobs]
+        (job,) = jobs
+        data = self._queues[job.queue]
+        known = job.id in data.records
+        answer = enqueue_one(data, job, now, grace)
+        made = not known and answer.id == job.id and answer.state is State.WAITING
+        return [hand_over(self._queues, data, answer, now) if made else answer]
 
     async def published(self, sent: Sequence[Sent], *, now: int) -> None:
         for ticket in sent:
@@ -88,10 +96,7 @@ class MemoryJobs:
             return Claimed(ticket.id, Verdict.ALONE)
         if record.sent_at is not None and record.sent_at > data.watermarks.get(record.priority, -1):
             data.watermarks[record.priority] = record.sent_at
-        data.activate(record, owner=owner, dispatch=ticket.dispatch, now=now)
-        record.attempts += 1
-        record.fence = max(record.fence + 1, now)
-        record.progress = None
+        data.start(record, owner=owner, dispatch=ticket.dispatch, now=now)
         return _claimed(record, Verdict.CLAIMED)
 
     async def finish(self, queue: str, outcomes: Sequence[Outcome], *, now: int, grace: int) -> Sequence[Finished]:

@@ -54,6 +54,7 @@ class QueueData:
         self.active: dict[str, dict[str, None]] = {}  # by owner
         self.asked: dict[str, dict[str, None]] = {}  # by owner: cancellation asked for
         self.rows: dict[str, Row] = {}
+        self.standing: dict[str, int] = {}  # by owner: how many jobs it may be handed
         self.dead = Index()  # boots by the time of their declared death
         self.windows: dict[str, Window] = {}
         self.closing = Index()  # deduplication ids with a ttl, by its end
@@ -113,6 +114,13 @@ class QueueData:
         self.active.setdefault(owner, {})[record.id] = None
         if record.cancel_requested:
             self.asked.setdefault(owner, {})[record.id] = None
+
+    def start(self, record: Record, *, owner: str, dispatch: int, now: int) -> None:
+        """Claimed: another run begins."""
+        self.activate(record, owner=owner, dispatch=dispatch, now=now)
+        record.attempts += 1
+        record.fence = max(record.fence + 1, now)
+        record.progress = None
 
     def ask(self, record: Record) -> None:
         """Note that an active job's cancellation is asked for."""

@@ -36,6 +36,7 @@ class MemoryWorkers:
     async def leave(self, boot: str, queues: Sequence[str]) -> None:
         for name in queues:
             data = self._queues[name]
+            data.standing.pop(boot, None)
             if not data.holds(boot):
                 data.rows.pop(boot, None)
 
@@ -54,6 +55,7 @@ class MemoryWorkers:
         if row is None or row.beat != beat:
             return False
         data.dead.add(boot, now)
+        data.standing.pop(boot, None)
         for old in data.dead.below(now - DEAD_FOR, FORGOTTEN):
             if old not in data.rows:
                 data.dead.discard(old)

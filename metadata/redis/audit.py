@@ -19,7 +19,7 @@ _raw_fields = msgspec.msgpack.Decoder(list[msgspec.Raw])  # of a schedule: its t
 _FIXED = {
     b"record", b"payload", b"result", b"error", b"progress", b"history", b"deduplication", b"windows", b"tombs",
     b"buried", b"marks", b"beats", b"infos", b"dead", b"paused", b"surplus",
-    b"schedule", b"schedules", b"runs",
+    b"schedule", b"schedules", b"runs", b"standing",
 }  # fmt: skip
 _JOB_INDEXES = {b"waiting", b"outbox", b"held", b"delayed", b"children", b"expire"}
 _JOB_INDEX_PREFIXES = (b"sent:", b"active:", b"final:", b"kept:", b"cancels:")

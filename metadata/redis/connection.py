@@ -17,6 +17,7 @@ from redis.exceptions import NoScriptError, RedisError
 
 from ..errors import StoreRefused, StoreUnavailable
 from .address import Address
+from .ear import Ear
 from .failures import is_closed_transport, translated
 from .keys import Keys
 from .node import Node
@@ -107,6 +108,24 @@ class RedisConnection:
             if not await route.mended(error, version):
                 raise translated(error, self.address.name) from error
         return await self._routed(lambda route: _asked(route, keys, [known.by_text + one for one in operands]))
+
+    async def hear(
+        self,
+        channels: Sequence[bytes],
+        *,
+        heard: Callable[[bytes, bytes], None],
+        deaf: Callable[[], None],
+        ear: Ear | None = None,
+    ) -> Ear:
+        """Be told what is published there from now on, in a connection of its own, or by `ear` too; see `Ear`. Of one
+        server, not of a cluster."""
+        ear = ear or self._open_route().masters[0].ear(heard, deaf)
+        try:
+            await self._guarded(lambda: ear.subscribe(channels))
+        except BaseException:
+            await ear.close()
+            raise
+        return ear
 
     async def command(self, name: str, key: str, *more: str | bytes | int) -> Any:
         """A command on one key."""

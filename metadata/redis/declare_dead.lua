@@ -11,6 +11,7 @@ for _, other in ipairs(old) do
 end
 -- Frees first: a full server must not keep recovery from its work (see `flush`).
 redis.call('ZREMRANGEBYRANK', prefix .. 'dead', 0, -MOST)
+drop('standing', boot)
 put('dead', boot, clock)
 flush()
 return 1

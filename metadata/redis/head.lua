@@ -3,7 +3,8 @@
 --
 -- Then comes, for the operations of every job's life, a quick part (quick_*.lua). It takes a call whose entries are all
 -- ordinary, and answers it; else it has written nothing, and what follows (record.lua, the operation's own file) decides
--- over the whole call, whatever is in it. Both do the same: a test runs each call through either. The quick part saves
+-- over the whole call, whatever is in it. Both do the same: a test runs each call through either; but jobs are handed
+-- over to standing claims by the quick part of `enqueue` alone. The quick part saves
 -- the making of all those functions and tables, which for a job that comes alone is most of the work, and takes records
 -- that are equal, byte for byte, as one: what the first becomes all become.
 --
@@ -23,7 +24,8 @@
 --   infos h        boot -> bytes                             cancels:<boot> z   id -> when it was asked for
 --   dead z         boot -> when it was declared dead         paused         exists while paused
 --   schedule h     id -> a packed array, see timetable.lua   schedules z    id -> 0: in the order of their bytes
---   runs z         id -> next_run, of schedules not paused
+--   runs z         id -> next_run, of schedules not paused   standing z     boot -> how many jobs it may be handed
+-- Channels: handed:<boot>, of the jobs that its standing claim has got; ended, of jobs that are final now.
 -- In place of a queue, for the locks of the namespace:
 --   locks h        name -> packed {holder or false, fence, beat, ttl}     freed z  name -> when it was released
 
@@ -37,3 +39,18 @@ local DEDUPLICATION, GROUP, HISTORY, LAST_FINISH, TASK, CREATED_AT = 17, 18, 19,
 
 local MAX_HISTORY = 20
 local MAX_BATCH = 128 -- of the contract: callers split larger ones
+local MAX_TOLD = 1024 -- bytes of a result that is told with its job's end
+
+-- Tell who waits for the ends of jobs, if anybody does. `results`: id -> bytes.
+local function tell_ends(ids, results)
+  local channel = prefix .. 'ended'
+  local hearers = redis.pcall('PUBSUB', 'NUMSUB', channel)[2]
+  if not hearers or hearers == 0 then return end
+  local told = {}
+  for i, id in ipairs(ids) do
+    local result = results[id]
+    if result and #result > MAX_TOLD then result = nil end
+    told[i] = #id .. ':' .. (result and #result or '') .. ':' .. id .. (result or '')
+  end
+  redis.pcall('PUBLISH', channel, table.concat(told))
+end

@@ -1,5 +1,6 @@
 -- {boot}
 local boot = input[1]
+redis.call('ZREM', prefix .. 'standing', boot)
 if redis.call('ZCARD', prefix .. 'active:' .. boot) == 0 then
   redis.call('HDEL', prefix .. 'beats', boot)
   redis.call('HDEL', prefix .. 'infos', boot)

@@ -16,6 +16,7 @@ from redis.exceptions import RedisError
 from redis.exceptions import TimeoutError as NoAnswer
 
 from .address import Address, host_name
+from .ear import Ear
 from .pipe import Pipe
 from .pool import pool
 
@@ -40,6 +41,8 @@ class Node:
         self._small = Pipe(address, where=where)
         self._turns = asyncio.Semaphore(LARGE_AT_ONCE)
         self._timeout = address.timeout
+        self._address = address
+        self._where = where
 
     async def ask(self, commands: Sequence[bytes]) -> list[Any]:
         """See `Pipe.ask`. A large call first waits until one of those before it is answered, no longer than for an
@@ -54,6 +57,10 @@ class Node:
             return await self._large.ask(commands)
         finally:
             self._turns.release()
+
+    def ear(self, heard: Callable[[bytes, bytes], None], deaf: Callable[[], None]) -> Ear:
+        """Not connected yet; whoever has it closes it."""
+        return Ear(self._address, where=self._where, heard=heard, deaf=deaf)
 
     def drop(self) -> None:
         """Give the pipes' connections up; what waits on them is Lost, the next calls make others."""

@@ -110,13 +110,7 @@ class Pipe(asyncio.Protocol):
         try:
             reader.feed(data)
             while (answer := reader.gets()) is not _INCOMPLETE:
-                future, _ = self._waiting.popleft()
-                if future.done():  # its caller was cancelled
-                    continue
-                if isinstance(answer, RedisError):
-                    future.set_exception(answer)
-                else:
-                    future.set_result(answer)
+                self._take(answer)
         except (hiredis.ProtocolError, IndexError):  # not Redis, or an answer that nobody waits for
             self._fail(Lost("the server sent what is no answer"))
 
@@ -126,6 +120,16 @@ class Pipe(asyncio.Protocol):
         self._closed.set()
 
     # --- what it does ---
+
+    def _take(self, answer: Any) -> None:
+        """The next that the server sent. IndexError: nobody waits for it."""
+        future, _ = self._waiting.popleft()
+        if future.done():  # its caller was cancelled
+            return
+        if isinstance(answer, RedisError):
+            future.set_exception(answer)
+        else:
+            future.set_result(answer)
 
     @property
     def _usable(self) -> bool:

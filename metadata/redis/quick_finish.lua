@@ -36,6 +36,7 @@ do
   local packed = ordinary and redis.call('HMGET', prefix .. 'record', unpack(ids)) or {}
   local moment = string.format('%.0f', now)
   local known, seen, rows, history, results, final, answer = {}, {}, {}, {}, {}, {}, {}
+  local result_of = {}
   for i = 1, #packed do
     local bytes, outcome = packed[i], outcomes[i]
     local id = ids[i]
@@ -56,6 +57,7 @@ do
     if outcome[5] then
       local more = #results
       results[more + 1], results[more + 2] = id, outcome[5]
+      result_of[id] = outcome[5]
     end
     at = i * 4
     answer[at - 3], answer[at - 2], answer[at - 1], answer[at] = 'done', 'completed', new[1], ''
@@ -75,6 +77,7 @@ do
       for i = 1, size do final[i * 2 - 1] = gone end
       redis.call('ZADD', prefix .. 'expire', unpack(final))
     end
+    tell_ends(ids, result_of)
     return answer
   end
 end

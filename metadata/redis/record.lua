@@ -300,12 +300,14 @@ end
 
 -- Final states --------------------------------------------------------------------------------------------------------
 
+local ended = {}
 local grown = {} -- group -> how many of it are kept, or false for all
 
 -- `keep` is {age, count, group}.
 local function to_final(id, record, state, now, keep)
   leave(id, record)
   free_of(id, record, false)
+  ended[#ended + 1] = id
   record[STATE] = state
   record[FINISHED_AT] = now
   record[GROUP] = keep[3]
@@ -358,6 +360,7 @@ local function flush()
   send_unsets()
   send_sets()
   send_puts()
+  if #ended > 0 then tell_ends(ended, sets['result'] or {}) end
 end
 
 -- Takes first, so that a full server refuses it as a whole.
@@ -367,6 +370,7 @@ local function flush_or_refuse()
   send_drops()
   send_unsets()
   send_puts()
+  if #ended > 0 then tell_ends(ended, sets['result'] or {}) end
 end
 
 -- A write that changes nothing, and is refused where all writes are: the disk is full, too few replicas are there. A

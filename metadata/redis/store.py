@@ -16,18 +16,22 @@ from ..contract import (
     Retention,
     Workers,
 )
+from ..ends import Ends
 from ..errors import CapabilityMissing, StoreRefused, StoreUnavailable
 from ..leases import Leases
 from ..schedules import Schedules
-from .address import Address, parse
+from ..standing import StandingClaims
+from .address import Address, Mode, parse
 from .connection import RedisConnection
 from .control import RedisDeduplicating, RedisQueueControl, RedisRetention
+from .ends import RedisEnds
 from .inspection import RedisInspection
 from .jobs import RedisDelays, RedisJobs
 from .keys import Keys
 from .leases import RedisLeases
 from .schedules import RedisSchedules
 from .server import durable, findings, read_facts, version
+from .standing import RedisStandingClaims
 from .workers import RedisWorkers
 
 LAYOUT = "1"  # of keys and records; a number that changes when older versions could not read them
@@ -65,6 +69,9 @@ class RedisStore:
             Schedules: RedisSchedules(self._connection),
             Leases: RedisLeases(self._connection),
         }
+        if address.mode is not Mode.CLUSTER:  # where a script does not know who hears what it publishes
+            self._offers[StandingClaims] = RedisStandingClaims(self._connection)
+            self._offers[Ends] = RedisEnds(self._connection)
 
     @classmethod
     def from_url(cls, url: str, *, namespace: str) -> Self:

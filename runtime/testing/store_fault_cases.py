@@ -21,10 +21,12 @@ from ...metadata.contract import (
     Sent,
     Ticket,
 )
+from ...metadata.ends import Ends
 from ...metadata.job import Deduplication, Keep, NewJob, State
 from ...metadata.leases import Leases, Lock
 from ...metadata.schedule import Firing, Resumption
 from ...metadata.schedules import Schedules
+from ...metadata.standing import StandingClaims
 from .store_fault_ground import IDS, KEPT, LATER, Ground
 from .store_scene import ADOPTION_WINDOW, BOOT, GRACE, LAG, OTHER
 
@@ -321,6 +323,32 @@ def _schedules() -> dict[str, list[Case]]:
     }  # fmt: skip
 
 
+def _standing() -> dict[str, list[Case]]:
+    async def hear(ground: Ground) -> None:
+        claims = ground.store.get(StandingClaims)
+        hearing = await claims.hear(BOOT, [ground.queue], told=lambda handed: None, deaf=lambda: None)
+        await hearing.close()
+
+    async def stand(ground: Ground, jobs: int = 3) -> bool:
+        return await ground.store.get(StandingClaims).stand(ground.queue, BOOT, jobs=jobs)
+
+    async def hear_ends(ground: Ground) -> None:
+        hearing = await ground.store.get(Ends).hear(told=lambda *end: None, deaf=lambda: None)
+        try:
+            await hearing.add(ground.queue)
+        finally:
+            await hearing.close()
+
+    return {
+        "Ends.hear": [Case(name="", call=hear_ends)],
+        "StandingClaims.hear": [Case(name="", before=[Ground.beat], call=hear)],
+        "StandingClaims.stand": [
+            Case(name="for some", before=[Ground.beat], call=stand),
+            Case(name="for none", before=[Ground.beat, stand], call=lambda g: stand(g, 0)),
+        ],
+    }
+
+
 def _leases() -> dict[str, list[Case]]:
     async def take(ground: Ground, *, holder: str = BOOT) -> Lock:
         return await ground.store.get(Leases).take(ground.queue, holder, ttl=LATER, still=None, now=ground.now)
@@ -345,4 +373,12 @@ def _leases() -> dict[str, list[Case]]:
     }
 
 
-CASES: dict[str, list[Case]] = {**_jobs(), **_delays(), **_workers(), **_control(), **_schedules(), **_leases()}
+CASES: dict[str, list[Case]] = {
+    **_jobs(),
+    **_delays(),
+    **_workers(),
+    **_standing(),
+    **_control(),
+    **_schedules(),
+    **_leases(),
+}

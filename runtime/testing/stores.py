@@ -39,7 +39,9 @@ pytest.register_assert_rewrite(
             "store_queues",
             "store_repeats",
             "store_schedules",
+            "store_ends",
             "store_faults",
+            "store_standing",
             "store_timetable",
         )
     )
@@ -53,6 +55,7 @@ from .store_cancel import CancelConformance  # noqa: E402
 from .store_claim import ClaimConformance  # noqa: E402
 from .store_deduplication import DeduplicationConformance  # noqa: E402
 from .store_delays import DelayConformance  # noqa: E402
+from .store_ends import EndsConformance  # noqa: E402
 from .store_enqueue import EnqueueConformance  # noqa: E402
 from .store_faults import Cut, Cutter, FaultConformance  # noqa: E402
 from .store_finish import FinishConformance  # noqa: E402
@@ -63,6 +66,7 @@ from .store_queues import QueueConformance  # noqa: E402
 from .store_recovery import RecoveryConformance  # noqa: E402
 from .store_repeats import RepeatConformance  # noqa: E402
 from .store_schedules import ScheduleConformance  # noqa: E402
+from .store_standing import StandingConformance  # noqa: E402
 
 __all__ = ["Cut", "Cutter", "Line", "Side", "StoreConformance", "store_conformance"]
 
@@ -82,6 +86,8 @@ class StoreConformance(
     QueueConformance,
     RepeatConformance,
     ScheduleConformance,
+    StandingConformance,
+    EndsConformance,
     FaultConformance,
 ):
     """One test, one sentence of `metadata/contract.py`; after each, an audit of the queues that it touched."""

@@ -18,7 +18,7 @@ FLOORS = ("actors", "brokers", "metadata", "runtime")
 MODULES = sorted([*ROOT.glob("*.py"), *(path for floor in FLOORS for path in (ROOT / floor).rglob("*.py"))])
 MAX_LINES = 400
 LONGER = {
-    "metadata/contract.py": 560,  # one agreement, to be read as one: two thirds of it are its docstrings
+    "metadata/contract.py": 565,  # one agreement, to be read as one: two thirds of it are its docstrings
     "runtime/testing/store_machine.py": 580,  # one state machine: its rules stand beside the state they share
 }
 

@@ -48,6 +48,7 @@ class Scene:
             clock=SimpleNamespace(now=lambda: 0),
             stopping=asyncio.Event(),
             capability=lambda _: self,
+            offered=lambda _: None,
             patiently=lambda call: call(),
         )
         runs: Any = SimpleNamespace(
@@ -65,11 +66,13 @@ class Scene:
         self.claims = Claims(
             stage,
             host,
+            ["quiet", "busy"],
             self.backlog,
             runs,
             nobody,
             pace=pace,
             changed=self.changed,
+            missed=lambda: None,
             spawn=asyncio.get_running_loop().create_task,
         )
         self.claiming = asyncio.ensure_future(self.claims.claim_while_there_is_work())

@@ -56,6 +56,11 @@ class SteppedClock(SystemClock):
         self.ms += round(seconds * 1000)
         await asyncio.sleep(0)
 
+    async def sleep_unless(self, seconds: float, hint: asyncio.Event) -> None:
+        """A stage's `sleep`."""
+        if not hint.is_set():
+            await self.sleep(seconds)
+
     def now(self) -> int:
         return self.ms
 
@@ -76,6 +81,7 @@ class Scene:
         stage: Any = SimpleNamespace(
             app=Callboard(broker="memory://", store="memory://"),
             clock=self.clock,
+            sleep=self.clock.sleep_unless,
             random=Random(1),
             settings=Settings(broker="memory://", store="memory://"),
             capability=self._capability,
@@ -231,6 +237,18 @@ async def test_a_look_that_fails_is_made_again_and_a_fault_told_once(
     told = [record.getMessage() for record in caplog.records if record.levelname == "ERROR"]
     assert len(told) == isinstance(fault, StoreError)
     assert all("no permission" in line for line in told)
+
+
+async def test_when_asked_to_it_looks_at_once_and_what_nobody_runs_is_given_back_within_seconds(scene: Scene) -> None:
+    lease = Settings(broker="memory://", store="memory://").lease_seconds
+    began = scene.clock.ms
+    scene.forgotten.look_soon()
+    giving = asyncio.create_task(scene.forgotten.give_back())
+    async with asyncio.timeout(60):
+        while (await scene.job()).state is State.ACTIVE:
+            await asyncio.sleep(0)
+    giving.cancel()
+    assert scene.clock.ms - began < min(lease, 5) * 1000
 
 
 class Refusing:

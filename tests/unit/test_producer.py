@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
+from msgspec import structs
 
 from callboard.brokers.message import Receipt
 from callboard.metadata.contract import Admission, Delays, Enqueued, Inspection, Jobs, QueueControl, Ready
@@ -20,11 +21,13 @@ from callboard.runtime.settings import Settings
 
 
 class FakeStore:
-    """Answers once `answering` is set: with `admission`, or not at all while `away`. `full`: takes no queue either."""
+    """Answers once `answering` is set: with `admission` and `state`, or not at all while `away`. `full`: takes no queue
+    either."""
 
     def __init__(self, *, durable: bool) -> None:
         self.durable = durable
         self.admission = Admission.CREATED
+        self.state = State.WAITING
         self.away = False
         self.full = False
         self.asked = asyncio.Event()
@@ -44,11 +47,18 @@ class FakeStore:
         await self.answering.wait()
         if self.away:
             raise StoreUnavailable("fake", "away")
-        return [Enqueued(job.id, self.admission, State.WAITING, 1) for job in jobs]
+        return [Enqueued(job.id, self.admission, self.state, 1) for job in jobs]
 
 
 class FakeDispatcher:
+    """`spares`: tickets that were sent to the broker's memory; `spare`: whether it has them, told once `confirming` is
+    set."""
+
     def __init__(self) -> None:
+        self.spares: list[str] = []
+        self.spare = True
+        self.confirming = asyncio.Event()
+        self.confirming.set()
         self.sent: list[str] = []
         self.recorded: list[str] = []
         self.receipt = Receipt.CONFIRMED
@@ -65,6 +75,14 @@ class FakeDispatcher:
     def send_soon(self, ready: Sequence[Ready]) -> None:
         self.start(ready)
 
+    def send_spare(self, ready: Ready) -> asyncio.Task[bool]:
+        self.spares.append(ready.id)
+        return asyncio.create_task(self._answer_spare())
+
+    async def _answer_spare(self) -> bool:
+        await self.confirming.wait()
+        return self.spare
+
     def delayed_soon(self, queue: str, run_at: int) -> None: ...
 
 
@@ -76,8 +94,17 @@ class Scene:
         settings = Settings(broker="memory://", store="memory://")
         self.producer = Producer(store=store, dispatcher=dispatcher, settings=settings, clock=SystemClock())
 
+    async def hand_over(self, *ids: str) -> None:
+        """From now on, each job to a standing claim; these are."""
+        self.store.state = State.ACTIVE
+        for id in ids:
+            await self.producer.enqueue([job(id)], fresh=True)
+        self.dispatcher.sent.clear()
+        self.dispatcher.spares.clear()
+
     async def enqueue_slowly(self, jobs: Sequence[NewJob], *, fresh: bool = True) -> tuple[list[str], list[Enqueued]]:
         """What was sent before the store answered, and the answers."""
+        self.store.asked.clear()
         self.store.answering.clear()
         enqueueing = asyncio.create_task(self.producer.enqueue(jobs, fresh=fresh))
         await self.store.asked.wait()
@@ -177,3 +204,111 @@ async def test_the_ticket_of_a_job_that_is_taken_before_its_time_is_its_scanners
     assert answer.state is State.WAITING
     assert dispatcher.sent == []
     await store.close()
+
+
+async def test_a_job_like_one_that_was_handed_over_is_recorded_first_and_has_a_spare_ticket_meanwhile() -> None:
+    scene = Scene()
+    await scene.hand_over("before")
+    scene.dispatcher.confirming.clear()
+    enqueueing = asyncio.create_task(scene.producer.enqueue([job()], fresh=True))
+    async with asyncio.timeout(10):
+        while not scene.dispatcher.spares:
+            await asyncio.sleep(0)
+    for _ in range(20):
+        await asyncio.sleep(0)
+    assert not enqueueing.done()  # the store may forget it, and the broker has not confirmed
+    scene.dispatcher.confirming.set()
+    (answer,) = await enqueueing
+    assert (answer.state, scene.dispatcher.spares, scene.dispatcher.sent) == (State.ACTIVE, ["a"], [])
+
+
+async def test_if_it_is_not_handed_over_after_all_it_gets_a_ticket_that_lasts() -> None:
+    scene = Scene()
+    await scene.hand_over("before")
+    scene.store.state = State.WAITING
+    scene.dispatcher.confirming.clear()  # nobody waits for that
+    sent, _ = await scene.enqueue_slowly([job()])
+    assert (sent, scene.dispatcher.sent) == ([], ["a"])
+    sent, _ = await scene.enqueue_slowly([job("b")])  # the next is sent at once again
+    assert sent == ["a", "b"]
+    scene.dispatcher.confirming.set()
+
+
+async def test_a_ticket_that_lasts_has_to_be_confirmed_where_the_store_is_not_durable() -> None:
+    scene = Scene()
+    await scene.hand_over("before")
+    scene.store.state = State.WAITING
+    scene.dispatcher.receipt = Receipt.UNKNOWN
+    with pytest.raises(EnqueueUncertain, match="the broker has not taken it"):
+        await scene.producer.enqueue([job()], fresh=True)
+
+
+@pytest.mark.parametrize("fresh", [True, False])
+async def test_what_a_durable_store_has_handed_over_needs_no_ticket(fresh: bool) -> None:
+    scene = Scene(durable=True)
+    await scene.hand_over("before")
+    for confirm in (False, True):
+        (answer,) = await scene.producer.enqueue([job()], fresh=fresh, confirm=confirm)
+        assert answer.state is State.ACTIVE
+    assert (scene.dispatcher.spares, scene.dispatcher.sent) == ([], [])
+
+
+async def test_on_a_durable_store_one_that_waits_after_all_gets_a_ticket() -> None:
+    scene = Scene(durable=True)
+    await scene.hand_over("before")
+    scene.store.state = State.WAITING
+    await scene.producer.enqueue([job()], fresh=True)
+    assert (scene.dispatcher.spares, scene.dispatcher.sent) == ([], ["a"])
+
+
+async def test_what_was_handed_over_without_a_spare_gets_a_ticket_where_the_store_is_not_durable() -> None:
+    scene = Scene()
+    scene.store.state = State.ACTIVE
+    await scene.producer.enqueue([job()], fresh=False)
+    assert (scene.dispatcher.spares, scene.dispatcher.sent) == ([], ["a"])
+
+
+async def test_where_the_spare_is_not_confirmed_it_gets_a_ticket_too() -> None:
+    scene = Scene()
+    await scene.hand_over("before")
+    scene.dispatcher.spare = False
+    await scene.producer.enqueue([job()], fresh=True)
+    assert (scene.dispatcher.spares, scene.dispatcher.sent) == (["a"], ["a"])
+
+
+async def test_while_the_broker_is_away_what_was_handed_over_is_uncertain_where_the_store_is_not_durable() -> None:
+    scene = Scene()
+    await scene.hand_over("before")
+    scene.dispatcher.spare, scene.dispatcher.receipt = False, Receipt.UNKNOWN
+    with pytest.raises(EnqueueUncertain, match="the broker has not taken it") as told:
+        await scene.producer.enqueue([job()], fresh=True)
+    assert told.value.job_ids == ("a",)
+
+
+async def test_a_store_that_does_not_answer_leaves_it_uncertain_though_the_spare_is_sent() -> None:
+    scene = Scene()
+    await scene.hand_over("before")
+    scene.store.away = True
+    with pytest.raises(EnqueueUncertain, match="away"):
+        await scene.producer.enqueue([job()], fresh=True)
+
+
+async def test_jobs_of_other_queues_and_several_at_once_are_sent_while_they_are_recorded() -> None:
+    scene = Scene()
+    await scene.hand_over("before")
+    scene.store.state = State.WAITING
+    await scene.enqueue_slowly([job("b"), job("c")])
+    assert (scene.dispatcher.spares, scene.dispatcher.sent) == ([], ["b", "c"])
+    sent, _ = await scene.enqueue_slowly([structs.replace(job("d"), queue="another")])
+    assert (scene.dispatcher.spares, sent) == ([], ["b", "c", "d"])
+
+
+@pytest.mark.parametrize("state", [State.DELAYED, State.COMPLETED], ids=str)
+async def test_one_that_is_delayed_or_has_ended_was_not_handed_over(state: State) -> None:
+    scene = Scene()
+    await scene.hand_over()
+    scene.store.state = state
+    await scene.producer.enqueue([job("first")], fresh=True)
+    scene.store.state = State.WAITING
+    sent, _ = await scene.enqueue_slowly([job()])
+    assert (scene.dispatcher.spares, sent[-1]) == ([], "a")

@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar, cast
 from ....metadata.contract import Check
 from ....metadata.errors import StoreUnavailable
 from ....metadata.memory import MemoryStore
+from ....metadata.standing import StandingClaims
 from .faults import Fate
 from .loop import Process
+from .standing import SimulatedStandingClaims
 
 if TYPE_CHECKING:
     from .world import World
@@ -30,6 +32,7 @@ class SimulatedStore:
         self._world = world
         self._process = process
         self._offers: dict[type, object] = {}
+        self._standing = SimulatedStandingClaims(self, world, process)
 
     @classmethod
     def from_url(cls, url: str, *, namespace: str) -> Self:
@@ -53,7 +56,9 @@ class SimulatedStore:
 
     def get(self, capability: type[C]) -> C:
         offer = self._offers.get(capability)
-        if offer is None:
+        if capability is StandingClaims:
+            offer = self._standing
+        elif offer is None:
             offer = self._offers[capability] = _Capability(self, self._memory.get(capability))
         return cast(C, offer)
 
@@ -64,6 +69,10 @@ class SimulatedStore:
         return cast(str, await self.ask("read_epoch", self._memory.read_epoch))
 
     async def close(self) -> None: ...
+
+    def disconnect(self) -> None:
+        """Its process is gone, and what it was to be told is lost."""
+        self._standing.disconnect()
 
     async def ping(self) -> None:
         await self.ask("ping", self._memory.ping)

@@ -27,11 +27,13 @@ from ....metadata.contract import (
     Outcome,
     Ready,
     Stalled,
+    Ticket,
     Verdict,
 )
 from ....metadata.job import NewJob
 from ....metadata.schedule import Firing
 from ....metadata.schedules import Fire, Fired
+from ....metadata.standing import Handed
 from ...context import Context
 from ...wire import decode_body
 
@@ -163,6 +165,13 @@ class Watch:
             if answer.fence <= self._fences.get((queue, answer.id), 0):
                 self.wrong(f"the fence of job {answer.id} went back to {answer.fence}")
             self._fences[queue, answer.id] = answer.fence
+
+    def handed(self, process: str, handed: Handed, owner: str) -> None:
+        """To a standing claim, in the step that recorded it."""
+        if self.trace is not None:
+            self.trace(f"{process}: is handed {handed.id}")
+        claimed = Claimed(handed.id, Verdict.CLAIMED, handed.fence, attempt=1)
+        self._claim([claimed], handed.queue, owner, [Ticket(handed.id, 1)])
 
     def _finish(self, said: Sequence[Finished], queue: str, outcomes: Sequence[Outcome], **_: object) -> None:
         for outcome, answer in zip(outcomes, said, strict=True):

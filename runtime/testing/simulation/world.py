@@ -67,11 +67,12 @@ class SimulatedConnections(Opened):
         self._world = world
         self._process = process
         self.broker: SimulatedBroker | None = None
+        self.store: SimulatedStore | None = None
 
     def connect(self, settings: Settings, clock: Clock) -> Connections:
         world, process = self._world, self._process
-        self.broker = world.connect_broker(process)
-        return Connections(settings, clock, broker=self.broker, store=world.connect_store(process))
+        self.broker, self.store = world.connect_broker(process), world.connect_store(process)
+        return Connections(settings, clock, broker=self.broker, store=self.store)
 
 
 class Slot:
@@ -193,6 +194,8 @@ class World:
     def left(self, process: Process) -> None:
         """Its operating system closes its connections, now or a little later."""
         opened = self._opened[process]
+        if opened.store is not None:
+            self.loop.call_later(self.random.random() ** 4, opened.store.disconnect, context=self.loop.outside.context)
         if opened.broker is not None:
             self.loop.call_later(self.random.random() ** 4, opened.broker.disconnect, context=self.loop.outside.context)
 

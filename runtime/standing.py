@@ -1,0 +1,158 @@
+"""A worker's standing claims: what it leaves with a store that can hand jobs over as they are recorded.
+
+    free slots ──stand──> store          producer ──enqueue──> store ──told──> a run begins
+                                             no ticket, no claim, while there is next to nothing to do
+
+It stands in each of its queues for as many jobs as it has room for, eight at most, and again once half have come.
+Where it has no room it does not stand: work comes by tickets then in any case, and standing for each slot that is free
+for a moment would cost the store more than it saves, so it waits a little before it stands there again.
+
+What a crash leaves is what one between a claim and its answer leaves:
+
+    handed .. told      active, and nobody runs it: a ticket, if any, is answered `mine`; forgotten.py gives it back,
+                        which is asked to look at once when the way to the store was lost
+    told .. finish      a run like any other, under this boot's lease
+    boot declared dead  its standing claims are nothing any more; what it was handed is recovered with all it holds
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from functools import partial
+
+from ..metadata.errors import StoreError, StoreUnavailable
+from ..metadata.standing import Handed, Hearing, StandingClaims
+from .actor import Stage
+
+MOST = 8  # jobs of a queue that may be handed over before this worker says again that it has room
+REST_SECONDS = 0.2  # without a standing claim, after all room was taken
+FEW_QUEUES, REVIEW_SECONDS = 8, 0.005  # of more than so many, no more than one look at all within that time
+LISTEN_SECONDS = 5.0  # whether the way to the store is still there is asked so often
+
+
+class Standing:
+    """`boot`: under which the worker claims. `room`: how many jobs of a queue may come, 0 or less where none must.
+    `take`: starts what was handed over, to that boot; `missed`: called when something may have been handed over and not
+    told."""
+
+    def __init__(
+        self,
+        stage: Stage,
+        *,
+        queues: Sequence[str],
+        boot: Callable[[], str],
+        room: Callable[[str], int],
+        take: Callable[[str, Handed], None],
+        missed: Callable[[], None],
+    ) -> None:
+        self._stage = stage
+        self._claims = stage.offered(StandingClaims)
+        self._queues = tuple(queues)
+        self._boot = boot
+        self._room = room
+        self._take = take
+        self._missed = missed
+        self._hearing: Hearing | None = None
+        self._stood = dict.fromkeys(self._queues, 0)  # what each may yet hand over, as far as we know
+        self._rests_until: dict[str, float] = {}  # by clock.elapsed()
+        self._reviewed = 0.0
+        self._was_deaf = False  # for a while
+        self._wanted = asyncio.Event()
+        self._over = False
+
+    @property
+    def hears(self) -> bool:
+        return self._hearing is not None
+
+    def review(self) -> None:
+        """Slots were taken or left: whether to stand for more, or for nothing. Costs next to nothing."""
+        if self._hearing is None or self._wanted.is_set():
+            return
+        if len(self._queues) > FEW_QUEUES:
+            now = self._stage.clock.elapsed()
+            if now < self._reviewed + REVIEW_SECONDS:
+                return
+            self._reviewed = now
+        if self._changes():
+            self._wanted.set()
+
+    async def heard(self) -> None:
+        """Return once what was handed over before has been told, or cannot be told any more."""
+        if self._hearing is not None:
+            await self._hearing.sync()
+
+    def end(self) -> None:
+        """`serve` is to stand for nothing any more, hear what was handed over until then, and return."""
+        self._over = True
+        self._wanted.set()
+
+    async def serve(self) -> None:
+        claims, stage, failures = self._claims, self._stage, 0
+        if claims is None:
+            return
+        while not self._over:
+            try:
+                await self._serve(claims, self._boot())
+                failures = 0
+            except StoreUnavailable:  # whoever works with it tells that
+                failures += 1
+                await stage.sleep(stage.backoff(failures))
+            except StoreError as error:
+                stage.log.warning("jobs come by their tickets alone: %s", error)
+                return
+
+    async def _serve(self, claims: StandingClaims, boot: str) -> None:
+        """While the way to the store is there, and the boot is ours."""
+        lost = asyncio.Event()
+
+        def deaf() -> None:
+            lost.set()
+            self._wanted.set()
+
+        hearing = await claims.hear(boot, self._queues, told=partial(self._told, boot), deaf=deaf)
+        if self._was_deaf:
+            self._missed()
+        self._hearing, self._was_deaf = hearing, True
+        try:
+            while not lost.is_set() and boot == self._boot() and not self._over:
+                await self._stand(claims, boot, hearing)
+            if self._over and not lost.is_set():
+                for queue in self._queues:
+                    await claims.stand(queue, boot, jobs=0)
+                await hearing.sync()
+        finally:
+            self._hearing, self._stood = None, dict.fromkeys(self._queues, 0)
+            await hearing.close()
+
+    async def _stand(self, claims: StandingClaims, boot: str, hearing: Hearing) -> None:
+        """As there is room now; then wait for a change."""
+        self._wanted.clear()
+        for queue, jobs in self._changes().items():
+            self._stood[queue] = jobs  # before the answer: what is handed over until then counts
+            if not await claims.stand(queue, boot, jobs=jobs):
+                self._stood[queue] = 0
+                await self._stage.sleep(self._stage.backoff(1))  # its row is not there yet, or it is dead
+        if not self._changes():
+            try:
+                async with asyncio.timeout(LISTEN_SECONDS):
+                    await self._wanted.wait()
+            except TimeoutError:
+                await hearing.sync()
+
+    def _changes(self) -> dict[str, int]:
+        """Queues, and for how many jobs to stand there from now on."""
+        changes, now = {}, self._stage.clock.elapsed()
+        for queue, stood in self._stood.items():
+            most = min(self._room(queue), MOST)
+            if most <= 0:
+                if stood > 0:
+                    changes[queue] = 0
+                    self._rests_until[queue] = now + REST_SECONDS
+            elif 2 * stood < most and now >= self._rests_until.get(queue, 0.0):
+                changes[queue] = most
+        return changes
+
+    def _told(self, boot: str, handed: Handed) -> None:
+        self._stood[handed.queue] = max(0, self._stood[handed.queue] - 1)
+        self._take(boot, handed)
