@@ -15,7 +15,7 @@ from callboard.metadata.contract import Claimed, Inspection, Jobs, Ticket, Verdi
 from callboard.metadata.errors import StoreError
 from callboard.metadata.job import Job, Keep, NewJob, State
 from callboard.metadata.redis import RedisStore
-from callboard.metadata.standing import Handed, StandingClaims
+from callboard.metadata.standing import Handed, Hearing, StandingClaims
 from callboard.runtime.clock import SystemClock
 from callboard.runtime.testing import running
 from integration.redis_private import private_redis
@@ -23,12 +23,15 @@ from redis_space import RedisSpace
 
 QUEUE, BOOT = "emails", "boot"
 RIGHTS = "on", ">secret", "~*", "resetchannels", "+@all"
+FORBIDDEN = pytest.mark.parametrize("right", ["resetchannels", "-@pubsub", "-publish"])
 NOW = SystemClock().now()
 
 
 class Scene:
     """A worker that stands for jobs, at a Redis with a user `quiet`, who may use no channel. `heard`: what it was
     told."""
+
+    hearing: Hearing
 
     def __init__(self, url: str) -> None:
         self.space = RedisSpace(url)
@@ -106,7 +109,9 @@ async def test_such_a_worker_works_by_tickets_and_says_so_once(scene: Scene, cap
     assert len(told) == 1
 
 
-async def test_a_producer_whose_user_may_publish_nothing_leaves_the_job_to_its_ticket(scene: Scene) -> None:
+@FORBIDDEN
+async def test_a_producer_whose_user_may_publish_nothing_leaves_the_job_to_its_ticket(scene: Scene, right: str) -> None:
+    await scene.space.command("ACL", "SETUSER", "quiet", "allchannels", right)
     await scene.stand()
     scene.producer = await _quiet(scene)
     assert await scene.add("a") is State.WAITING
@@ -117,7 +122,9 @@ async def test_a_producer_whose_user_may_publish_nothing_leaves_the_job_to_its_t
     await scene.producer.close()
 
 
-async def test_and_does_not_keep_the_jobs_of_others_from_being_handed_over(scene: Scene) -> None:
+@FORBIDDEN
+async def test_and_does_not_keep_the_jobs_of_others_from_being_handed_over(scene: Scene, right: str) -> None:
+    await scene.space.command("ACL", "SETUSER", "quiet", "allchannels", right)
     await scene.stand()
     scene.producer = await _quiet(scene)
     await scene.add("a")

@@ -30,6 +30,7 @@ from callboard.metadata.schedule import Firing
 from callboard.metadata.schedules import Fired
 from callboard.runtime.actor import Stage
 from callboard.runtime.claims import Claims
+from callboard.runtime.forgotten import Forgotten
 from callboard.runtime.observations import Observations
 from callboard.runtime.runs import Runs
 from callboard.runtime.testing.simulation import Faults, Violated
@@ -136,6 +137,28 @@ class ForgetfulWorker(Worker):
     def __init__(self, stage: Stage) -> None:
         super().__init__(stage)
         self._runs.__class__ = ForgetfulRuns
+
+
+class DeafClaims(Claims):
+    async def _hear_out(self) -> None: ...
+
+
+class DeafWorker(Worker):
+    """Forgets what it has started though it may yet be told that this was handed over to it."""
+
+    def __init__(self, stage: Stage) -> None:
+        super().__init__(stage)
+        self._claims.__class__ = DeafClaims
+
+
+class NeverLooking(Forgotten):
+    async def look(self) -> None: ...
+
+
+class NeverLookingWorker(Worker):
+    def __init__(self, stage: Stage) -> None:
+        super().__init__(stage)
+        self._forgotten.__class__ = NeverLooking
 
 
 class FinishWithoutFence(MemoryJobs):
@@ -248,6 +271,11 @@ def _slowness(random: Random) -> Faults:
     )  # fmt: skip
 
 
+def _late_tidings(random: Random) -> Faults:
+    """What is handed over is heard of late, and nothing else goes wrong."""
+    return Faults(seconds=FAULT_SECONDS, slow=0.3, slow_seconds=1.0)
+
+
 def _zombies(random: Random) -> Faults:
     """Processes that go on after others have given them up."""
     return structs.replace(
@@ -275,6 +303,8 @@ CLAUSES: dict[str, Laws] = {
     "lost tickets are noticed": Laws(store=_store(Jobs=NoReconciliation), faults=_purges),
     "one claim for each dispatch": Laws(store=_store(Jobs=ClaimsWhatIsTaken)),
     "a worker knows what it has started": Laws(actors={"worker": ForgetfulWorker}),
+    "what was handed over is heard out": Laws(actors={"worker": DeafWorker}, faults=_late_tidings),
+    "a worker gives back what it does not run": Laws(actors={"worker": NeverLookingWorker}),
     "a finish is fenced": Laws(store=_store(Jobs=FinishWithoutFence), faults=_zombies),
     "a lease is watched for its time": Laws(actors={"stalled-recovery": HastyRecovery}),
     "what is forgotten leaves a tombstone": Laws(
@@ -311,6 +341,8 @@ FOUND: dict[str, Shown] = {
     "lost tickets are noticed": Shown(12, **_WAITS),
     "one claim for each dispatch": Shown(0, "claimed twice"),
     "a worker knows what it has started": Shown(0, "started twice"),
+    "what was handed over is heard out": Shown(83, "started twice"),
+    "a worker gives back what it does not run": Shown(13, "a job is active for ever", by="is active at dispatch"),
     "a finish is fenced": Shown(113, "two ends accepted", by="two ends of job"),
     "a lease is watched for its time": Shown(0, "declared dead"),
     "what is forgotten leaves a tombstone": Shown(3, "claimed twice"),
@@ -324,6 +356,7 @@ WITH_THEM: dict[str, Laws] = {
     "tickets that get lost": Laws(faults=_purges),
     "late copies of forgotten jobs": Laws(settings=FORGETFUL, faults=_late_copies, linger=9.0),
     "tombstones that are soon gone": Laws(settings=FORGETS_SOON, faults=_late_copies, linger=9.0),
+    "what is heard of late": Laws(faults=_late_tidings),
     "processes that were given up": Laws(faults=_zombies),
     "requests that arrive late": Laws(faults=_slowness),
     "a store that fires in two steps": Laws(store=_store(Schedules=FiresInTwoSteps)),

@@ -304,3 +304,40 @@ async def test_a_store_that_lost_its_data_is_noticed_in_a_minute_by_whoever_send
     await scene.dispatcher.flush()
     await scene.dispatcher.send([ready("d")])
     assert [decode_bundle(message.body)[0].epoch for message in scene.broker.published] == ["e0", "e0", "e0", "e1"]
+
+
+@pytest.mark.parametrize(
+    ("receipt", "has_it"), [(Receipt.CONFIRMED, True), (Receipt.RETURNED, False), (Receipt.UNKNOWN, False)]
+)
+async def test_a_spare_ticket_stays_in_the_brokers_memory_and_is_not_noted(
+    scene: Scene, receipt: Receipt, has_it: bool
+) -> None:
+    scene.broker.receipts = [receipt]
+    assert await scene.dispatcher.send_spare(ready("a", priority=2)) is has_it
+    (message,) = scene.broker.published
+    assert (message.persistent, message.mandatory, scene.bundles()) == (False, True, [("q", 8, [("a", 1)])])
+    await scene.dispatcher.flush()
+    assert (scene.broker.declared, scene.jobs.sent) == (["ns.jobs.q"], [])
+
+
+async def test_a_store_that_lost_its_data_is_noticed_by_who_sends_spare_tickets_alone(scene: Scene) -> None:
+    scene.store.lives = 1
+    await scene.dispatcher.send_spare(ready("a"))
+    scene.clock.later = EPOCH_AGAIN_SECONDS
+    await scene.dispatcher.send_spare(ready("b"))
+    await scene.dispatcher.flush()
+    await scene.dispatcher.send_spare(ready("c"))
+    assert [decode_bundle(message.body)[0].epoch for message in scene.broker.published] == ["e0", "e0", "e1"]
+
+
+async def test_a_spare_ticket_that_nobody_waits_for_any_more_is_on_its_way_before_all_is_closed(scene: Scene) -> None:
+    scene.broker.held = asyncio.Event()
+    sending = scene.dispatcher.send_spare(ready("a"))
+    await asyncio.sleep(0)
+    flushing = asyncio.create_task(scene.dispatcher.flush())
+    for _ in range(10):
+        await asyncio.sleep(0)
+    assert not flushing.done()
+    scene.broker.held.set()
+    await flushing
+    assert sending.done()
