@@ -44,7 +44,7 @@ from ..runtime.unusable import Unusable
 from ..runtime.wire import Command, Malformed, Ticket, decode_bundle, encode_body
 from ..runtime.worker_info import WorkerInfo
 
-SPARE_SECONDS = 0.02  # until a spare ticket is looked at
+SPARE_SECONDS = 0.005  # until a spare ticket is looked at
 AHEAD = 3  # times its slots: how many jobs a worker of short ones asks for beyond those it runs
 
 

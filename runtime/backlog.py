@@ -15,7 +15,7 @@ from .wire import Bundle, Ticket
 
 
 class Parcel:
-    __slots__ = ("arrived", "at", "delivery", "epoch", "open", "single")
+    __slots__ = ("arrived", "at", "delivery", "epoch", "open", "single", "spare")
 
     def __init__(self, delivery: Delivery, bundle: Bundle, *, parts: int, arrived: float) -> None:
         self.delivery = delivery
@@ -24,6 +24,7 @@ class Parcel:
         self.epoch = bundle.epoch
         self.open = parts
         self.single = self.open == 1
+        self.spare = bundle.spare
 
     def settle(self) -> None:
         self.open -= 1

@@ -225,6 +225,8 @@ class Claims:
         taken them, and jobs are short, a few for a queue that has nothing here."""
         if self._stage.stopping.is_set() or self.suspects or not self._host.lease_is_certain() or self._is_careful():
             return 0
+        if not self._runs.has_room:
+            return 0
         if (free := self.free) > 0 or self._ahead == 0:
             return free
         busy = self._backlog.waiting(queue) or self._runs.waits(queue) or not self._backlog.lets_pass(queue)
@@ -247,10 +249,11 @@ class Claims:
         self._claimed += 1
         claimed = Claimed(handed.id, Verdict.CLAIMED, handed.fence, attempt=1)
         run = Run(queue=queue, ticket=ticket, claimed=claimed, boot=boot, started_at=self._stage.clock.now())
+        run.sent_at = ticket.created_at
         self._runs.start(run)
         if self._stage.stopping.is_set():
             self._runs.give_back(run, Interruption.STOPPING)
-        elif self.suspects or self._runs.lost_before > 0:  # one that runs alone
+        elif self.suspects or self._runs.lost_before > 0 or (self._is_careful() and self.free < 0):
             self._runs.give_back(run, Interruption.WAITED)
         else:
             self._runs.begin()
@@ -360,7 +363,8 @@ class Claims:
                 expired = Event(event="expired", job=name, queue=queue, task=task, at=now, dispatch=ticket.dispatch)
                 self._stage.dispatcher.emit(expired)
             case Verdict.TAKEN | Verdict.STALE | Verdict.FINAL | Verdict.GONE | Verdict.NOT_DUE:
-                self._host.copy_refused()
+                if not pending.parcel.spare:
+                    self._host.copy_refused()
         pending.parcel.settle()
 
     def _adoptable(self, pending: Pending) -> bool:

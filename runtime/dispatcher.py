@@ -50,6 +50,7 @@ class Dispatcher:
         self._timer: asyncio.TimerHandle | None = None
         self._events_scheduled = False
         self._background: set[asyncio.Task[None]] = set()
+        self._spares: set[asyncio.Task[bool]] = set()
 
     async def send(self, ready: Sequence[Ready]) -> list[Receipt]:
         """Publish; what became of each. UNKNOWN after the confirm timeout or without a connection, never raised."""
@@ -73,10 +74,13 @@ class Dispatcher:
         """Publish, at once, the ticket of a job that most likely needs none: kept in the broker's memory, so that it
         confirms as soon as it has it. Whether it has."""
         task = asyncio.get_running_loop().create_task(self._send_spare(ready))
+        self._spares.add(task)
         task.add_done_callback(looked_at)
+        task.add_done_callback(self._spares.discard)
         return task
 
     async def _send_spare(self, ready: Ready) -> bool:
+        self._read_epoch_now_and_then()
         if ready.queue not in self._declared:
             await self._declare_or_tell(ready.queue)
         message = self._message(ready.queue, ready.priority, [ready], spare=True)
@@ -131,8 +135,8 @@ class Dispatcher:
     async def flush(self) -> None:
         """Wait for everything under way, `published` included."""
         self._wakes.flush()
-        while self._background or not self._batcher.idle:
-            await asyncio.gather(*self._background, return_exceptions=True)
+        while self._background or self._spares or not self._batcher.idle:
+            await asyncio.gather(*self._background, *self._spares, return_exceptions=True)
             await self._batcher.drain()
         self._flush_events()
         await asyncio.gather(*self._background, return_exceptions=True)

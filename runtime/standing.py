@@ -28,7 +28,12 @@ from .actor import Stage
 MOST = 8  # jobs of a queue that may be handed over before this worker says again that it has room
 REST_SECONDS = 0.2  # without a standing claim, after all room was taken
 FEW_QUEUES, REVIEW_SECONDS = 8, 0.005  # of more than so many, no more than one look at all within that time
-LISTEN_SECONDS = 5.0  # whether the way to the store is still there is asked so often
+FAULT_SECONDS = 60.0  # after a fault of the store, until it is tried again
+LISTEN_SECONDS = 5.0  # after so long without a change it asks whether the way is still there, and stands anew
+
+
+class _Forbidden(Exception):
+    """Hearing is, by the store or its user's rights."""
 
 
 class Standing:
@@ -88,19 +93,27 @@ class Standing:
         self._wanted.set()
 
     async def serve(self) -> None:
-        claims, stage, failures = self._claims, self._stage, 0
+        claims, stage, failures, fault = self._claims, self._stage, 0, ""
         if claims is None:
             return
         while not self._over:
+            began = stage.clock.elapsed()
             try:
                 await self._serve(claims, self._boot())
-                failures = 0
             except StoreUnavailable:  # whoever works with it tells that
-                failures += 1
-                await stage.sleep(stage.backoff(failures))
-            except StoreError as error:
+                if stage.stopping.is_set():
+                    return
+            except _Forbidden as error:
                 stage.log.warning("jobs come by their tickets alone: %s", error)
                 return
+            except StoreError as error:
+                if str(error) != fault:
+                    stage.log.error("jobs come by their tickets alone for now: %s", error)
+                fault = str(error)
+                await stage.sleep(FAULT_SECONDS)
+            failures = failures + 1 if stage.clock.elapsed() - began < LISTEN_SECONDS else 0
+            if failures and not self._over:
+                await stage.sleep(stage.backoff(failures))
 
     async def _serve(self, claims: StandingClaims, boot: str) -> None:
         """While the way to the store is there, and the boot is ours."""
@@ -110,7 +123,10 @@ class Standing:
             lost.set()
             self._wanted.set()
 
-        hearing = await claims.hear(boot, self._queues, told=partial(self._told, boot), deaf=deaf)
+        try:
+            hearing = await claims.hear(boot, self._queues, told=partial(self._told, boot), deaf=deaf)
+        except StoreError as error:
+            raise _Forbidden(str(error)) from error
         if self._was_deaf:
             self._missed()
         self._hearing, self._was_deaf = hearing, True
@@ -135,10 +151,20 @@ class Standing:
                 await self._stage.sleep(self._stage.backoff(1))  # its row is not there yet, or it is dead
         if not self._changes():
             try:
-                async with asyncio.timeout(LISTEN_SECONDS):
+                async with asyncio.timeout(self._patience):
                     await self._wanted.wait()
             except TimeoutError:
+                if self._rests_until:
+                    return
                 await hearing.sync()
+                self._stood = dict.fromkeys(self._queues, 0)  # as far as a store knows that has lost its data since
+
+    @property
+    def _patience(self) -> float:
+        """Seconds without a change."""
+        now = self._stage.clock.elapsed()
+        self._rests_until = {queue: until for queue, until in self._rests_until.items() if until > now}
+        return min((until - now for until in self._rests_until.values()), default=LISTEN_SECONDS)
 
     def _changes(self) -> dict[str, int]:
         """Queues, and for how many jobs to stand there from now on."""

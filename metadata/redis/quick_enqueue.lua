@@ -12,12 +12,16 @@ do
     for _ = 1, MAX_BATCH do
       local boot = redis.call('ZREVRANGE', prefix .. 'standing', 0, 0)[1] -- with the most slots to spare
       if not boot then return end
-      if redis.call('HEXISTS', prefix .. 'beats', boot) == 1 and not redis.call('ZSCORE', prefix .. 'dead', boot)
-        and redis.pcall('PUBLISH', prefix .. 'handed:' .. boot, told) == 1
-      then
-        if tonumber(redis.call('ZINCRBY', prefix .. 'standing', -1, boot)) > 0 then return boot, clock end
-        redis.call('ZREM', prefix .. 'standing', boot)
-        return boot, clock
+      local channel = prefix .. 'handed:' .. boot
+      if redis.call('HEXISTS', prefix .. 'beats', boot) == 1 and not redis.call('ZSCORE', prefix .. 'dead', boot) then
+        local hears = redis.pcall('PUBSUB', 'NUMSUB', channel) -- PUBLISH also counts who listens by patterns
+        if hears.err then return end
+        if hears[2] > 0 then
+          if type(redis.pcall('PUBLISH', channel, told)) == 'table' then return end -- this user may not
+          if tonumber(redis.call('ZINCRBY', prefix .. 'standing', -1, boot)) > 0 then return boot, clock end
+          redis.call('ZREM', prefix .. 'standing', boot)
+          return boot, clock
+        end
       end
       redis.call('ZREM', prefix .. 'standing', boot)
     end

@@ -12,7 +12,7 @@ import pytest
 
 from callboard.metadata.errors import MetadataError, StoreError, StoreUnavailable
 from callboard.metadata.standing import Handed, Hearing, StandingClaims
-from callboard.runtime.standing import MOST, REST_SECONDS, Standing
+from callboard.runtime.standing import FAULT_SECONDS, MOST, REST_SECONDS, Standing
 
 AWAY = StoreUnavailable("fake", "away")
 FORBIDDEN = StoreError("no permission")
@@ -259,16 +259,25 @@ async def test_while_the_worker_stops_a_store_that_is_away_is_not_asked_without_
     serving.cancel()
 
 
-@pytest.mark.parametrize("forbidden", ["hear_faults", "stand_faults"])
 async def test_a_store_that_forbids_it_is_told_once_and_not_asked_again(
-    scene: Scene, forbidden: str, caplog: pytest.LogCaptureFixture
+    scene: Scene, caplog: pytest.LogCaptureFixture
 ) -> None:
-    setattr(scene.claims, forbidden, [FORBIDDEN])
+    scene.claims.hear_faults = [FORBIDDEN]
     async with asyncio.timeout(10):
         await scene.serving
     (told,) = caplog.records
     assert (told.levelname, told.getMessage()) == ("WARNING", "jobs come by their tickets alone: no permission")
     assert not scene.standing.hears
+
+
+async def test_after_a_fault_of_the_store_it_stands_again_and_the_fault_is_told_once(
+    scene: Scene, caplog: pytest.LogCaptureFixture
+) -> None:
+    scene.claims.stand_faults = [FORBIDDEN, FORBIDDEN]
+    assert await scene.settle() == [("a", MOST), ("b", MOST)]
+    assert scene.slept.count(FAULT_SECONDS) == 2
+    (told,) = caplog.records
+    assert (told.levelname, told.getMessage()) == ("ERROR", "jobs come by their tickets alone for now: no permission")
 
 
 async def test_a_store_that_does_not_offer_it_is_left_alone() -> None:
