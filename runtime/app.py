@@ -271,10 +271,9 @@ class Callboard:
     ) -> JobHandle:
         """What `task.enqueue` does."""
         job = self.new_job(task.name, args, kwargs, options)
-        (answer,) = await self.connections.producer.enqueue(
-            [job], confirm=options.confirm, fresh=options.job_id is None
-        )
-        return JobHandle(self, queue=job.queue, id=answer.id, admission=answer.admission)
+        fresh = options.job_id is None
+        (answer,) = await self.connections.producer.enqueue([job], confirm=options.confirm, fresh=fresh)
+        return JobHandle(self, queue=job.queue, id=answer.id, admission=answer.admission, fresh=fresh)
 
     def new_job(
         self,

@@ -27,12 +27,15 @@ class JobHandle:
 
     __slots__ = ("_app", "_fresh", "admission", "id", "queue")
 
-    def __init__(self, app: Callboard, *, queue: str, id: str, admission: Admission | None = None) -> None:
+    def __init__(
+        self, app: Callboard, *, queue: str, id: str, admission: Admission | None = None, fresh: bool = False
+    ) -> None:
+        """`fresh`: the id was made for the call, so that no other job ever had it."""
         self._app = app
         self.queue = queue
         self.id = id
         self.admission = admission
-        self._fresh = admission is Admission.CREATED  # and nobody has asked for its result
+        self._fresh = fresh and admission is Admission.CREATED
 
     async def state(self) -> State:
         """Raises JobUnknown where there is no record."""
@@ -59,19 +62,19 @@ class JobHandle:
         """The record, or the result alone where the event of the end brought it."""
         listener = self._app.connections.listener
         # Of a job that was made while ends were told here, this end will be, or has been: no need to look at once.
-        fresh, self._fresh = self._fresh and listener.hears(self.queue), False
+        heard = self._fresh and listener.hears(self.queue)
         while True:
             try:
-                ended = await listener.watch(self.queue, self.id, lately=fresh)
+                ended = await listener.watch(self.queue, self.id, fresh=self._fresh)
             except BrokerUnavailable:
                 ended = asyncio.get_running_loop().create_future()
             try:
-                found = await self._look_or_hear(ended, HEAR_SECONDS if fresh else 0.0)
+                found = await self._look_or_hear(ended, HEAR_SECONDS if heard else 0.0)
             finally:
                 listener.unwatch(self.queue, self.id, ended)
             if found is not None:
                 return found
-            fresh = False
+            heard = False
 
     async def _look_or_hear(self, ended: asyncio.Future[bytes | None], pause: float) -> Job | bytes | None:
         """After a pause look into the store, and listen meanwhile and for a while after. None: look again."""

@@ -1,6 +1,10 @@
 """Wakes those who wait for a job's end: by the store, where it tells of ends, and by one exclusive queue per process,
 bound to the final events of the job queues that somebody here waits for; whichever is first. Both may get lost, so a
-waiter also looks into the store now and then."""
+waiter also looks into the store now and then.
+
+An id that was chosen may be another job's once the first is removed. The store tells of both in their order; events are
+behind it, and the first one's might pass for the second one's. So of such ids only the store's word is taken where it
+tells of ends, and ends that nobody waited for are remembered of ids alone that were made here."""
 
 from __future__ import annotations
 
@@ -38,22 +42,22 @@ class Listener:
         self._heard: set[str] = set()
         self._refused = False
         self._lately: dict[tuple[str, str], bytes | None] = {}  # ends that were told, and their results
-        self._waiters: dict[tuple[str, str], set[asyncio.Future[bytes | None]]] = {}
+        self._waiters: dict[tuple[str, str], dict[asyncio.Future[bytes | None], bool]] = {}  # and whether it is fresh
 
     def hears(self, queue: str) -> bool:
         """Whether ends of its jobs are told here already."""
         return queue in self._heard or (queue in self._bound and self._consumer is not None)
 
-    async def watch(self, queue: str, job_id: str, *, lately: bool = False) -> asyncio.Future[bytes | None]:
-        """The job's end, when it comes, with its result where that is told; with `lately` also if it came before the
-        call. `unwatch` it after.
+    async def watch(self, queue: str, job_id: str, *, fresh: bool = False) -> asyncio.Future[bytes | None]:
+        """The job's end, when it comes, with its result where that is told. `fresh`: no other job ever had this id;
+        then also if it came before the call. `unwatch` it after.
 
         BrokerUnavailable: nobody can tell now; look into the store instead."""
         ended: asyncio.Future[bytes | None] = asyncio.get_running_loop().create_future()
-        if lately and (queue, job_id) in self._lately:
+        if fresh and (queue, job_id) in self._lately:
             ended.set_result(self._lately.pop((queue, job_id)))
             return ended
-        self._waiters.setdefault((queue, job_id), set()).add(ended)
+        self._waiters.setdefault((queue, job_id), {})[ended] = fresh
         try:
             if queue not in self._heard or queue not in self._bound or self._consumer is None:
                 await self._listen(queue)
@@ -65,7 +69,7 @@ class Listener:
     def unwatch(self, queue: str, job_id: str, ended: asyncio.Future[bytes | None]) -> None:
         waiting = self._waiters.get((queue, job_id))
         if waiting is not None:
-            waiting.discard(ended)
+            waiting.pop(ended, None)
             if not waiting:
                 del self._waiters[queue, job_id]
 
@@ -121,16 +125,20 @@ class Listener:
 
     def _receive(self, delivery: Delivery) -> None:
         for event in decode_events(delivery.body):
-            self._tell(event.queue, event.job, bytes(event.result) if isinstance(event.result, Raw) else None)
+            result = bytes(event.result) if isinstance(event.result, Raw) else None
+            self._tell(event.queue, event.job, result, again=event.queue in self._heard)
         delivery.ack()
 
-    def _tell(self, queue: str, job_id: str, result: bytes | None) -> None:
+    def _tell(self, queue: str, job_id: str, result: bytes | None, *, again: bool = False) -> None:
+        """`again`: the store has told it, or tells it now."""
         waiting = self._waiters.get((queue, job_id))
         if waiting is None:  # who enqueued it may be about to ask
+            if again:
+                return
             if len(self._lately) == REMEMBERED:
                 del self._lately[next(iter(self._lately))]
             self._lately[queue, job_id] = result
             return
-        for ended in waiting:
-            if not ended.done():
+        for ended, fresh in waiting.items():
+            if not ended.done() and (fresh or not again):
                 ended.set_result(result)

@@ -113,6 +113,7 @@ def _bundle() -> dict[str, Any]:
             "v": {"type": "integer"},
             "epoch": {"type": "string", "description": "of the store that the jobs are in"},
             "at": moment,
+            "spare": {"type": "boolean", "default": False, "description": "most likely nobody needs it"},
             "jobs": {"type": "array", "minItems": 1, "items": {"$ref": "#/$defs/ticket"}},
         },
         "$defs": {"ticket": ticket},

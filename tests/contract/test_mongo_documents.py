@@ -30,6 +30,7 @@ from callboard.metadata.contract import (
     Verdict,
     Workers,
 )
+from callboard.metadata.ends import Ends
 from callboard.metadata.errors import StoreError, StoreRefused, StoreUnavailable
 from callboard.metadata.job import Deduplication, Keep, NewJob, State
 from callboard.metadata.mongo import MongoStore
@@ -41,6 +42,7 @@ from callboard.metadata.mongo.schedules import MongoSchedules, _packed
 from callboard.metadata.mongo.work import Work
 from callboard.metadata.schedule import Firing, NewSchedule
 from callboard.metadata.schedules import Fire, Schedules
+from callboard.metadata.standing import StandingClaims
 from callboard.runtime.clock import SystemClock
 from mongo_space import MongoSpace
 
@@ -508,10 +510,10 @@ async def test_a_job_too_large_for_a_document_is_a_fault_and_harms_no_other(stor
     assert (await store.get(Inspection).counts([QUEUE]))[QUEUE].waiting == 1
 
 
-def test_every_capability_is_offered() -> None:
+def test_every_capability_is_offered_but_those_in_which_the_store_speaks_first() -> None:
     store = MongoStore.from_url("mongodb://nowhere", namespace="any")
-    assert store.capabilities == frozenset(CAPABILITIES)
-    assert all(isinstance(store.get(capability), capability) for capability in CAPABILITIES)
+    assert store.capabilities == frozenset(CAPABILITIES) - {StandingClaims, Ends}
+    assert all(isinstance(store.get(capability), capability) for capability in store.capabilities)
 
 
 @pytest.mark.parametrize(

@@ -21,6 +21,7 @@ from callboard.metadata import contract
 from callboard.metadata.contract import Check
 from callboard.metadata.errors import CapabilityMissing, StoreRefused, StoreUnavailable
 from callboard.metadata.memory import MemoryStore
+from callboard.metadata.standing import StandingClaims
 
 C = TypeVar("C")
 SIZE_BYTES = 4  # before each entry
@@ -51,7 +52,8 @@ class DiskStore:
         self._file: BinaryIO | None = None
         self._state = MemoryStore()
         self._epoch = ""
-        self._capabilities = {one.__name__: one for one in self._state.capabilities}
+        # Of standing claims the other processes would have to hear.
+        self._capabilities = {one.__name__: one for one in self._state.capabilities if one is not StandingClaims}
 
     @classmethod
     def from_url(cls, url: str, *, namespace: str) -> Self:
@@ -74,7 +76,7 @@ class DiskStore:
 
     @property
     def capabilities(self) -> frozenset[type]:
-        return self._state.capabilities
+        return frozenset(self._capabilities.values())
 
     def get(self, capability: type[C]) -> C:
         if capability not in self.capabilities:
