@@ -67,8 +67,10 @@ class Debts:
                 self._app.queue(QUEUE), name, start=datetime.now(UTC).replace(microsecond=0), times=1
             )
         elif kind == "stalled-recovery":
-            unsent = self._app.new_job("work", [0, False], {}, CallOptions(job_id=name, queue=QUEUE))
-            await self._app.connections.store.get(Jobs).enqueue([unsent], now=now, grace=0)
+            both = (name, f"{name}-too")  # one alone would be handed over to an idle worker
+            unsent = [self._app.new_job("work", [0, False], {}, CallOptions(job_id=id, queue=QUEUE)) for id in both]
+            await self._app.connections.store.get(Jobs).enqueue(unsent, now=now, grace=0)
+            self._scene.occurrences |= set(both)
         elif kind == "intake":
             await self._publish(self._scene.names.submit, {"task": "work", "args": [0, False], "id": name})
         else:

@@ -96,7 +96,7 @@ async def test_no_copy_of_a_ticket_starts_anything_and_each_is_refused_and_count
         assert verdict.accepted == JOBS
         assert verdict.repeated == ()
         assert_one_claim_for_each_dispatch(notes)
-        assert refused(notes) == told == copies >= FEWEST_COPIES
+        assert refused(notes) == told >= copies >= FEWEST_COPIES  # more: a job that was handed over has a ticket, too
 
         await replay(scene, notes.bodies(), Notes(tmp_path / "replayed"), tmp_path / "replayed")
 

@@ -24,6 +24,7 @@ import pytest
 from callboard import Callboard
 from callboard.metadata.contract import Jobs
 from callboard.metadata.job import State
+from callboard.metadata.standing import StandingClaims
 from callboard.runtime.options import CallOptions
 from faults import ledger, stepping
 from faults.checker import Evidence, Kill, check
@@ -43,6 +44,7 @@ STEPS = [
     *("Delays.take_due", "Schedules.due", "Schedules.fire"),
     *("Workers.workers", "Workers.declare_dead", "Workers.take_stalled", "broker.depth", "Retention.prune"),
 ]
+STANDING = ["StandingClaims.hear", "StandingClaims.stand"]  # where the store offers it
 # Of actors that are told to stop; of a worker that looks whether its store, if it is not durable, has forgotten an end.
 AT_TIMES = {"Workers.leave", "Inspection.page"}
 DECISIVE = [
@@ -141,11 +143,13 @@ async def play(folder: Path, moments: list[Moment], *, seed: int, store: str, br
         async with Callboard(broker=broker, store=store, namespace=scene.namespace) as app:
             for task in (stepping.work, stepping.work_in_thread):
                 app.task(name=task.name, queue=QUEUE)(task.function)
+            offers_standing = StandingClaims in app.connections.store.capabilities
             rounds = Rounds(scene, app, folder)
             await rounds.record(len(moments))
             await rounds.drain(until=set())
             await kill_at_each(rounds, moments)
-        assert rounds.steps().keys() - AT_TIMES == set(STEPS), "a step at which none is killed, or one too many"
+        taken = {*STEPS, *(STANDING if offers_standing else ())}
+        assert rounds.steps().keys() - AT_TIMES == taken, "a step at which none is killed, or one too many"
 
 
 @pytest.mark.slow
@@ -161,5 +165,6 @@ async def test_actors_killed_at_a_decisive_step_lose_no_job_and_repeat_none_with
 async def test_so_it_is_at_every_step(
     tmp_path: Path, seed: int, given: str, request: pytest.FixtureRequest, amqp_url: str
 ) -> None:
-    moments = [Moment(step, when) for step in STEPS for when in ("before", "after")]
+    steps = [*STEPS, *(STANDING if given == "redis_url" else ())]
+    moments = [Moment(step, when) for step in steps for when in ("before", "after")]
     await play(tmp_path, moments, seed=seed, store=request.getfixturevalue(given), broker=amqp_url)
