@@ -29,7 +29,8 @@ MOST = 8  # jobs of a queue that may be handed over before this worker says agai
 REST_SECONDS = 0.2  # without a standing claim, after all room was taken
 FEW_QUEUES, REVIEW_SECONDS = 8, 0.005  # of more than so many, no more than one look at all within that time
 FAULT_SECONDS = 60.0  # after a fault of the store, until it is tried again
-LISTEN_SECONDS = 5.0  # after so long without a change it asks whether the way is still there, and stands anew
+LISTEN_SECONDS = 5.0  # after so long without a change it asks whether the way is still there,
+ANEW_SECONDS = 60.0  # and now and then stands anew: a store that was emptied has forgotten it
 
 
 class _Forbidden(Exception):
@@ -61,6 +62,7 @@ class Standing:
         self._hearing: Hearing | None = None
         self._stood = dict.fromkeys(self._queues, 0)  # what each may yet hand over, as far as we know
         self._rests_until: dict[str, float] = {}  # by clock.elapsed()
+        self._stood_at = stage.clock.elapsed()  # anew in all of them
         self._reviewed = 0.0
         self._was_deaf = False  # for a while
         self._wanted = asyncio.Event()
@@ -157,7 +159,8 @@ class Standing:
                 if self._rests_until:
                     return
                 await hearing.sync()
-                self._stood = dict.fromkeys(self._queues, 0)  # as far as a store knows that has lost its data since
+                if (now := self._stage.clock.elapsed()) > self._stood_at + ANEW_SECONDS:
+                    self._stood_at, self._stood = now, dict.fromkeys(self._queues, 0)
 
     @property
     def _patience(self) -> float:
