@@ -62,7 +62,7 @@ class Standing:
         self._hearing: Hearing | None = None
         self._stood = dict.fromkeys(self._queues, 0)  # what each may yet hand over, as far as we know
         self._rests_until: dict[str, float] = {}  # by clock.elapsed()
-        self._stood_at = stage.clock.elapsed()  # anew in all of them
+        self._stood_at = 0.0  # anew in all of them, by clock.elapsed()
         self._reviewed = 0.0
         self._was_deaf = False  # for a while
         self._wanted = asyncio.Event()
@@ -132,6 +132,7 @@ class Standing:
         if self._was_deaf:
             self._missed()
         self._hearing, self._was_deaf = hearing, True
+        self._stood_at = self._stage.clock.elapsed()
         try:
             while not lost.is_set() and boot == self._boot() and not self._over:
                 await self._stand(claims, boot, hearing)
