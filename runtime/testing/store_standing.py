@@ -149,10 +149,10 @@ class StandingConformance(StoreSuite):
         assert (await scene.add("b")).state is State.ACTIVE
 
     async def test_who_does_not_hear_is_handed_nothing(self, scene: Scene, idle: Standee) -> None:
-        await idle.stand(5)
-        await idle.hearing.close()
+        await scene.beat(OTHER)
+        await Standee(scene.store, OTHER).stand(5)
         assert (await scene.add()).state is State.WAITING
-        assert idle.told == []
+        assert await idle.heard() == []
 
     async def test_another_boot_gets_it_where_the_first_does_not_hear(self, scene: Scene, idle: Standee) -> None:
         await scene.beat(OTHER)
