@@ -133,9 +133,16 @@ class Standing:
             self._missed()
         self._hearing, self._was_deaf = hearing, True
         self._stood_at = self._stage.clock.elapsed()
+        failures = 0
         try:
             while not lost.is_set() and boot == self._boot() and not self._over:
-                await self._stand(claims, boot, hearing)
+                try:
+                    await self._stand(claims, boot, hearing)
+                    failures = 0
+                except StoreUnavailable:  # what it handed over before is still heard
+                    self._stood = dict.fromkeys(self._queues, 0)
+                    failures += 1
+                    await self._stage.sleep(self._stage.backoff(failures))
             if self._over and not lost.is_set():
                 for queue in self._queues:
                     await claims.stand(queue, boot, jobs=0)

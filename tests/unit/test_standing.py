@@ -245,7 +245,18 @@ async def test_a_store_that_is_away_is_asked_again_later_and_later(scene: Scene)
     scene.claims.hear_faults = [AWAY, AWAY]
     scene.claims.stand_faults = [AWAY]
     assert await scene.settle() == [("a", MOST), ("b", MOST)]
-    assert scene.slept == [1, 2, 3]
+    assert scene.slept == [1, 2, 1]
+
+
+async def test_while_a_store_does_not_take_its_claim_it_hears_what_was_handed_over_before(scene: Scene) -> None:
+    await scene.settle()
+    scene.claims.said.clear()
+    scene.claims.stand_faults = [AWAY, AWAY]
+    scene.is_handed("a", *"12345")
+    await scene.settle()
+    scene.is_handed("a", "6")
+    assert [id for _, id in scene.taken] == [*"123456"]
+    assert not {"close", "missed"} & set(scene.claims.said)
 
 
 async def test_while_the_worker_stops_a_store_that_is_away_is_not_asked_without_a_pause(scene: Scene) -> None:
