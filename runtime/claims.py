@@ -238,10 +238,8 @@ class Claims:
         if boot != self._host.boot:
             return  # it is recovered, with all that boot held
         ticket = ticket_of(handed.payload, HANDED_DISPATCH)
-        if ticket is None or (ticket.id, ticket.queue) != (handed.id, queue) or not self._host.lease_is_certain():
-            # Given back, it comes by its ticket, and is put aside or run. A process that stood still for as long as its
-            # lease must not run what somebody else may have by now.
-            self._missed()
+        if ticket is None or (ticket.id, ticket.queue) != (handed.id, queue):
+            self._missed()  # given back, it comes by its ticket, which is put aside
             return
         if not self._runs.is_new(queue, ticket.id, ticket.dispatch):
             return

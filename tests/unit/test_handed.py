@@ -89,7 +89,6 @@ class Scene:
         self.copies = 0
         self.sent: list[tuple[str, int, int]] = []
         self.missed = 0
-        self.certain = True
         self.may_end = asyncio.Event()
         self.may_end.set()
         self.stopping = asyncio.Event()
@@ -147,7 +146,7 @@ class Scene:
         return task
 
     def lease_is_certain(self) -> bool:
-        return self.certain
+        return True
 
     def released(self) -> None:
         self.claims.released()
@@ -266,14 +265,6 @@ async def test_beside_a_job_that_was_lost_before_what_is_handed_over_is_given_ba
     scene.hand("job")
     await scene.settle()
     assert (scene.ran, scene.store.ends) == (["lost before"], {"job": Ending.RELEASE})
-
-
-async def test_what_was_told_before_the_process_stood_still_does_not_start(scene: Scene) -> None:
-    scene.certain = False
-    scene.hand("job")
-    scene.certain = True
-    await scene.settle()
-    assert (scene.ran, scene.missed, len(scene.runs)) == ([], 1, 0)
 
 
 @pytest.mark.parametrize(
