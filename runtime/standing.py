@@ -10,7 +10,7 @@ for a moment would cost the store more than it saves, so it waits a little befor
 What a crash leaves is what one between a claim and its answer leaves:
 
     handed .. told      active, and nobody runs it: a ticket, if any, is answered `mine`; forgotten.py gives it back,
-                        which is asked to look at once when the way to the store was lost
+                        which is asked to look as soon as the way to the store is there again
     told .. finish      a run like any other, under this boot's lease
     boot declared dead  its standing claims are nothing any more; what it was handed is recovered with all it holds
 """
