@@ -24,6 +24,7 @@ COSTS = (
     ("one_worker_bulk", "broker_us"),
 )
 MARGIN = 1.15
+FEW_KEPT = 1_000
 REST_SECONDS = 2.0  # for the servers, from what was before
 REWRITE_SECONDS = 300.0
 Workers = tuple[tuple[str, ...], ...]  # the queues of each, as arguments; the last one serves the backlog
@@ -58,6 +59,8 @@ FULL = Growth(
 
 
 def grow(scene: Scene, growth: Growth, results: Results, say: Callable[[str], None]) -> None:
+    """What a round adds to the jobs kept is removed after it: else a table of Redis doubled in some round, which costs
+    each job half as much again until all of the table has moved."""
     few, many = scene.beside("few"), scene.beside("many")
     few.extra = many.extra = {"CALLBOARD_KEEP_COMPLETED_COUNT": "100000000"}
     say(f"keeping {growth.kept:,} jobs, for {growth.keep_seconds:.0f} s at most")
@@ -65,20 +68,20 @@ def grow(scene: Scene, growth: Growth, results: Results, say: Callable[[str], No
     results.add("kept", "count", {"jobs": answer["kept"]})
     _rest_from_rewriting(scene)
     with RabbitMQServer(scene.folder / "rabbitmq-many") as broker:
-        crowded = scene.beside("crowded", broker=broker)
+        crowded = many.beside("crowded", broker=broker)
         say(f"declaring {growth.queues:,} queues")
         crowded.run_script(CALLBOARD, "declare", growth.queues - 1)
-        crowded.run_script(CALLBOARD, "keep", 1_000, 60)
+        for place in (few, crowded):
+            place.run_script(CALLBOARD, "keep", FEW_KEPT, 60)
         for number in range(growth.rounds):
             say(f"costs with more kept and more queues, round {number + 1} of {growth.rounds}")
-            few.namespace = f"few-{number}"  # a new one each time: it must not grow either
-            few.run_script(CALLBOARD, "keep", 1_000, 60)
             places = [("few", few), ("many", many), ("crowded", crowded)]
             turn = number % len(places)
             for name, place in (*places[turn:], *places[:turn]):
                 path = place.marks(growth.jobs)
                 results.add(name, "enqueue_bulk", place.produce(CALLBOARD, "bulk", growth.jobs))
                 results.add(name, "one_worker_bulk", place.drain(CALLBOARD, path))
+                place.run_script(CALLBOARD, "trim", growth.jobs)
 
 
 def _rest_from_rewriting(scene: Scene) -> None:

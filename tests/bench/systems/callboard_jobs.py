@@ -3,6 +3,7 @@
 python callboard_jobs.py single|spread|callers|bulk JOBS FIRST     enqueue JOBS jobs, numbered from FIRST
 python callboard_jobs.py latency JOBS QUEUE              one job at a time, on an idle system
 python callboard_jobs.py keep JOBS SECONDS               fill the store with completed jobs, for so long at most
+python callboard_jobs.py trim JOBS                       remove the oldest of them
 python callboard_jobs.py declare QUEUES                  register and declare further job queues
 python callboard_jobs.py completed                       how many completed jobs the store keeps
 """
@@ -22,14 +23,26 @@ from marks import TEXT, Marks, hit
 from msgspec import Raw
 
 from callboard import Callboard
-from callboard.metadata.contract import Ending, Inspection, Jobs, Outcome, QueueControl, Ready, Sent, Ticket, Workers
-from callboard.metadata.job import Keep, NewJob
+from callboard.metadata.contract import (
+    Ending,
+    Inspection,
+    Jobs,
+    Outcome,
+    QueueControl,
+    Ready,
+    Retention,
+    Sent,
+    Ticket,
+    Workers,
+)
+from callboard.metadata.job import Keep, NewJob, State
 from callboard.runtime.cli.run import loop_factory
 from callboard.runtime.options import CallOptions
 from callboard.runtime.wire import Body, encode, encode_body
 
 CALLERS = 100
 BATCH = 128
+TRIMMED_AT_ONCE = 1_000
 
 app = Callboard()
 
@@ -147,6 +160,23 @@ async def keep(jobs: int, seconds: float) -> None:
         answer({"kept": kept})
 
 
+async def trim(jobs: int) -> None:
+    """And what is remembered of their ids."""
+    async with app:
+        store, now = app.connections.store, app.clock.now()
+        wait_for_go()
+        left = jobs
+        while left > 0 and (
+            ids := await store.get(QueueControl).clear(
+                "bench", State.COMPLETED, before=now, limit=min(TRIMMED_AT_ONCE, left), now=now
+            )
+        ):
+            left -= len(ids)
+        while (await store.get(Retention).prune(["bench"], now=now + 1, adoption_window=0, limit=TRIMMED_AT_ONCE)).more:
+            pass
+        answer({"trimmed": jobs - left})
+
+
 async def declare(queues: int) -> None:
     async with app:
         names = [f"declared-{number}" for number in range(queues)]
@@ -173,6 +203,8 @@ def main() -> None:
                 runner.run(latency(int(rest[0]), rest[1]))
             case "keep":
                 runner.run(keep(int(rest[0]), float(rest[1])))
+            case "trim":
+                runner.run(trim(int(rest[0])))
             case "declare":
                 runner.run(declare(int(rest[0])))
             case "completed":
