@@ -215,7 +215,7 @@ class Worker(Actor):
     def _receive_spare(self, queue: str, parcel: Parcel, tickets: Sequence[Ticket]) -> None:
         if self.stage.stopping.is_set():
             return  # it goes back with its consumer
-        handed = [ticket for ticket in tickets if self._claims.was_handed(queue, ticket)]
+        handed = [ticket for ticket in tickets if self._claims.standing.was_handed(queue, ticket)]
         for _ in handed:
             parcel.settle()
         if len(handed) < len(tickets):
@@ -290,6 +290,7 @@ class Worker(Actor):
         lease = self.stage.settings.lease_seconds
         self._certain_until = sent + lease - min(1.0, lease / 4)
         self._beaten.set()
+        self._claims.told_of_the_lease()
         self._work.set()
         if self._registering.done() and not self.stage.stopping.is_set():
             self._registering = self._group.create_task(self._register_again())
@@ -340,6 +341,7 @@ class Worker(Actor):
     async def _shut_down(self, claiming: asyncio.Task[None], standing: asyncio.Task[None]) -> None:
         """Stop consuming, let runs end within the grace, hand back the rest."""
         stage = self.stage
+        self._claims.told_of_the_lease()
         self._work.set()
         await self._stop_consuming()
         if not claiming.done():

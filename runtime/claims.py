@@ -32,16 +32,14 @@ from .pace import Pace
 from .run import Interruption, Run
 from .runs import Runs
 from .spare import HAND_ON_SECONDS
-from .standing import Standing
+from .standing import HANDED_DISPATCH, Standing
 from .suspects import Suspects
 from .unusable import Unusable
-from .wire import Event, Ticket, body_of, new_job, ticket_of
+from .wire import Event, body_of, new_job, ticket_of
 
 MOST_AHEAD = 2  # batches
 FEW = 8  # of a queue that has nothing under way, beyond all room
 LOOK_AGAIN_SECONDS = (0.0, 0.001, 0.002, 0.005)  # most records come right behind; the last one again and again
-REMEMBERED = 256  # jobs that were handed over
-HANDED_DISPATCH = 1  # of the ticket that a job would have had, which a standing claim got
 RECORDING_SECONDS = 1.0  # a ticket so young may have overtaken its record
 
 
@@ -103,7 +101,7 @@ class Claims:
         self._calls: dict[asyncio.Task[None], Call] = {}
         self._careful_calls = 0
         self._lost_before: dict[str, None] = {}  # queues of which the first that wait are known to be such jobs
-        self._handed: dict[tuple[str, str], int] = {}  # when those were created that were handed over last
+        self._may_start = asyncio.Event()  # what is handed over
         self._claimed = 0  # jobs that are being asked for, wait for a slot or have one
         self._ahead = 0
         self._asked = self._replies = 0  # calls of the store
@@ -145,6 +143,10 @@ class Claims:
         # Who has one slot alone wants one job after the other: they also end one by one, in the store too.
         if self._stage.options.concurrency > 1:
             self._ahead = min(MOST_AHEAD * self._pace.batch, round(rate * self._pace.ahead / HAND_ON_SECONDS))
+
+    def told_of_the_lease(self) -> None:
+        """A heartbeat was answered, or the worker stops."""
+        self._may_start.set()
 
     async def claim_while_there_is_work(self) -> None:
         """Until the stage is stopping; then until every call is answered."""
@@ -237,15 +239,17 @@ class Claims:
         queue = handed.queue
         if boot != self._host.boot:
             return  # it is recovered, with all that boot held
+        if not self._host.lease_is_certain() and not self._stage.stopping.is_set():
+            self._may_start.clear()
+            self._spawn(self._take_later(boot, handed))
+            return
         ticket = ticket_of(handed.payload, HANDED_DISPATCH)
         if ticket is None or (ticket.id, ticket.queue) != (handed.id, queue):
             self._missed()  # given back, it comes by its ticket, which is put aside
             return
         if not self._runs.is_new(queue, ticket.id, ticket.dispatch):
             return
-        if len(self._handed) == REMEMBERED:
-            del self._handed[next(iter(self._handed))]
-        self._handed[queue, ticket.id] = ticket.created_at
+        self.standing.remember(ticket)
         self._claimed += 1
         claimed = Claimed(handed.id, Verdict.CLAIMED, handed.fence, attempt=1)
         run = Run(queue=queue, ticket=ticket, claimed=claimed, boot=boot, started_at=self._stage.clock.now())
@@ -258,13 +262,12 @@ class Claims:
         else:
             self._runs.begin()
 
-    def was_handed(self, queue: str, ticket: Ticket) -> bool:
-        """Whether this is the ticket, told once, of a job that was handed over: it was sent while that was recorded."""
-        key = (queue, ticket.id)
-        if ticket.dispatch != HANDED_DISPATCH or self._handed.get(key) != ticket.created_at:
-            return False
-        del self._handed[key]
-        return True
+    async def _take_later(self, boot: str, handed: Handed) -> None:
+        """It may have been told before this process stood still for its lease, and be somebody else's by now: the next
+        heartbeat tells. Until then it is a claim without an answer."""
+        with self._runs.claiming():
+            await self._may_start.wait()
+            self._take_handed(boot, handed)
 
     async def _hear_out(self) -> None:
         """While what a claim was answered to be ours may yet be told as handed over: until then it is remembered."""

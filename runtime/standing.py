@@ -24,10 +24,13 @@ from functools import partial
 from ..metadata.errors import StoreError, StoreUnavailable
 from ..metadata.standing import Handed, Hearing, StandingClaims
 from .actor import Stage
+from .wire import Ticket
 
 MOST = 8  # jobs of a queue that may be handed over before this worker says again that it has room
 REST_SECONDS = 0.2  # without a standing claim, after all room was taken
 FEW_QUEUES, REVIEW_SECONDS = 8, 0.005  # of more than so many, no more than one look at all within that time
+REMEMBERED = 256  # jobs that were handed over
+HANDED_DISPATCH = 1  # of the ticket that a job would have had, which a standing claim got
 FAULT_SECONDS = 60.0  # after a fault of the store, until it is tried again
 LISTEN_SECONDS = 5.0  # after so long without a change it asks whether the way is still there,
 ANEW_SECONDS = 60.0  # and now and then stands anew: a store that was emptied has forgotten it
@@ -61,6 +64,7 @@ class Standing:
         self._missed = missed
         self._hearing: Hearing | None = None
         self._stood = dict.fromkeys(self._queues, 0)  # what each may yet hand over, as far as we know
+        self._handed: dict[tuple[str, str], int] = {}  # when those were created that were handed over last
         self._rests_until: dict[str, float] = {}  # by clock.elapsed()
         self._stood_at = 0.0  # anew in all of them, by clock.elapsed()
         self._reviewed = 0.0
@@ -88,6 +92,20 @@ class Standing:
         """Return once what was handed over before has been told, or cannot be told any more."""
         if self._hearing is not None:
             await self._hearing.sync()
+
+    def remember(self, ticket: Ticket) -> None:
+        """The ticket that a job which was handed over would have had."""
+        if len(self._handed) == REMEMBERED:
+            del self._handed[next(iter(self._handed))]
+        self._handed[ticket.queue, ticket.id] = ticket.created_at
+
+    def was_handed(self, queue: str, ticket: Ticket) -> bool:
+        """Whether this is the ticket, told once, of a job that was handed over: it was sent while that was recorded."""
+        key = (queue, ticket.id)
+        if ticket.dispatch != HANDED_DISPATCH or self._handed.get(key) != ticket.created_at:
+            return False
+        del self._handed[key]
+        return True
 
     def end(self) -> None:
         """`serve` is to stand for nothing any more, hear what was handed over until then, and return."""

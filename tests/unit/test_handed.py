@@ -27,12 +27,13 @@ from callboard.metadata.contract import Ticket as ClaimTicket
 from callboard.metadata.job import State
 from callboard.metadata.standing import Handed, Hearing, StandingClaims
 from callboard.runtime.backlog import Backlog, Parcel
-from callboard.runtime.claims import REMEMBERED, Claims
+from callboard.runtime.claims import Claims
 from callboard.runtime.clock import SystemClock
 from callboard.runtime.pace import ALONE
 from callboard.runtime.run import Interruption
 from callboard.runtime.runs import Runs
 from callboard.runtime.settings import Settings
+from callboard.runtime.standing import REMEMBERED
 from callboard.runtime.wire import Body, Bundle, Event, Ticket, encode, encode_body
 
 QUEUE, BOOT = "q", "boot"
@@ -89,6 +90,7 @@ class Scene:
         self.copies = 0
         self.sent: list[tuple[str, int, int]] = []
         self.missed = 0
+        self.certain = True
         self.may_end = asyncio.Event()
         self.may_end.set()
         self.stopping = asyncio.Event()
@@ -146,7 +148,12 @@ class Scene:
         return task
 
     def lease_is_certain(self) -> bool:
-        return True
+        return self.certain
+
+    async def beats(self) -> None:
+        self.certain = True
+        self.claims.told_of_the_lease()
+        await self.settle()
 
     def released(self) -> None:
         self.claims.released()
@@ -177,7 +184,7 @@ class Scene:
         ticket = Ticket(**{**_values(id), "dispatch": 1, **more})
         nowhere: Any = SimpleNamespace(lost=False, ack=self.ack)
         parcel = Parcel(nowhere, Bundle(v=1, epoch="e", at=NOW, jobs=[ticket]), parts=1, arrived=0.0)
-        if self.claims.was_handed(QUEUE, ticket):
+        if self.claims.standing.was_handed(QUEUE, ticket):
             parcel.settle()
         else:
             self.backlog.add(QUEUE, parcel, [ticket])
@@ -265,6 +272,45 @@ async def test_beside_a_job_that_was_lost_before_what_is_handed_over_is_given_ba
     scene.hand("job")
     await scene.settle()
     assert (scene.ran, scene.store.ends) == (["lost before"], {"job": Ending.RELEASE})
+
+
+async def test_what_is_told_while_the_lease_may_be_lost_starts_with_the_next_heartbeat(scene: Scene) -> None:
+    scene.certain = False
+    scene.hand("job")
+    await scene.settle()
+    assert scene.ran == []
+    await scene.beats()
+    await scene.idle()
+    assert (scene.ran, scene.store.ends, scene.missed) == (["job"], {"job": Ending.COMPLETED}, 0)
+
+
+async def test_what_was_told_before_the_process_stood_still_for_its_lease_is_left_to_recovery(scene: Scene) -> None:
+    scene.certain = False
+    scene.hand("job")
+    await scene.settle()
+    scene.boot = "another"
+    await scene.beats()
+    assert (scene.ran, len(scene.runs), scene.claims.free) == ([], 0, 3)
+
+
+async def test_what_waits_for_a_heartbeat_is_given_back_while_the_worker_stops(scene: Scene) -> None:
+    scene.certain = False
+    scene.hand("job")
+    await scene.settle()
+    scene.stopping.set()
+    scene.claims.told_of_the_lease()
+    await scene.settle()
+    await scene.idle()
+    assert (scene.ran, scene.store.ends) == ([], {"job": Ending.RELEASE})
+
+
+async def test_what_waits_for_a_heartbeat_is_not_looked_for_meanwhile(scene: Scene) -> None:
+    scene.certain = False
+    scene.hand("job")
+    await scene.settle()
+    assert not scene.runs.answered(scene.runs.next_claim)
+    await scene.beats()
+    assert scene.runs.answered(scene.runs.next_claim)
 
 
 @pytest.mark.parametrize(
