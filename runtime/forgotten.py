@@ -108,11 +108,14 @@ class Forgotten:
         return {(job.queue, job.id, job.fence): job for job in active if not self._runs.has((job.queue, job.id))}
 
     async def _active(self, queue: str, boot: str, before: int) -> Sequence[Job]:
-        """Of those claimed under `boot` until `before`."""
+        """Of those claimed under `boot` until `before`, or, by the clock of whoever it was that handed them over, later
+        than now."""
         found: list[Job] = []
         for offset in range(0, MOST, PAGE):
             page = await self._inspection.page(queue, State.ACTIVE, offset=offset, limit=PAGE, newest_first=False)
-            found += [job for job in page if job.owner == boot and (job.claimed_at or 0) <= before]
+            found += [
+                job for job in page if job.owner == boot and not before < (job.claimed_at or 0) <= self._looked_at
+            ]
             if len(page) < PAGE or (page[-1].claimed_at or 0) > before:
                 break
         return found

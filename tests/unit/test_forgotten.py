@@ -187,6 +187,14 @@ async def test_nothing_is_given_back_while_a_claim_is_unanswered_that_may_have_t
     assert await look(scene, 1) == (State.WAITING, 2, ["job"])
 
 
+async def test_what_somebody_handed_over_whose_clock_is_ahead_is_given_back_at_once(scene: Scene) -> None:
+    scene.here.add("job")
+    scene.clock.ms += 3_600_000
+    await scene.claim("ahead")
+    scene.clock.ms -= 3_600_000
+    assert (await look(scene, 3))[2] == ["ahead"]
+
+
 async def test_it_is_found_among_the_jobs_of_many_others(scene: Scene) -> None:
     scene.clock.ms -= 5000
     await scene.claim(*(f"other-{number}" for number in range(2 * PAGE)), boot="another")
