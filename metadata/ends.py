@@ -8,7 +8,8 @@ from typing import Protocol, runtime_checkable
 
 class EndsHearing(Protocol):
     async def add(self, queue: str) -> None:
-        """Be told of this queue's ends from now on, too. StoreUnavailable, StoreError."""
+        """Be told of this queue's ends from now on, too. StoreUnavailable, StoreError; where it fails, or is cancelled,
+        nothing is told any more, of no queue."""
         ...
 
     async def close(self) -> None: ...

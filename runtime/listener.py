@@ -96,13 +96,15 @@ class Listener:
             if self._hearing is None:
                 self._hearing = await self._store.get(Ends).hear(told=self._tell, deaf=self._deaf)
             await self._hearing.add(queue)
+            self._heard.add(queue)
         except StoreUnavailable:
-            self._deaf()
+            pass
         except StoreError as error:
             self._refused = True
             log.info("ends of jobs are told by the broker alone: %s", error)
-        else:
-            self._heard.add(queue)
+        finally:
+            if queue not in self._heard:  # also where who waited gave up: nothing more is told of the others either
+                self._deaf()
 
     def _deaf(self) -> None:
         """The next who waits listens anew."""
