@@ -222,17 +222,20 @@ class Claims:
         self._careful_calls -= self._calls.pop(call).careful
         self._changed.set()
 
-    def _room_to_stand(self, queue: str) -> int:
+    def _room_to_stand(self, queue: str) -> int | None:
         """Slots for jobs that are handed over: none where one that was lost before is here, or comes. While others have
-        taken them, and jobs are short, a few for a queue that has nothing here."""
+        taken them, and jobs are short, a few for a queue that has nothing here. None: as many as it stands for already,
+        since there is room in a moment."""
         if self._stage.stopping.is_set() or self.suspects or not self._host.lease_is_certain() or self._is_careful():
             return 0
         if not self._runs.has_room:
-            return 0
+            return None
         if (free := self.free) > 0 or self._ahead == 0:
             return free
-        busy = self._backlog.waiting(queue) or self._runs.waits(queue) or not self._backlog.lets_pass(queue)
-        return 0 if busy or any(call.queue == queue for call in self._calls.values()) else FEW
+        if not self._backlog.lets_pass(queue):
+            return 0
+        busy = self._backlog.waiting(queue) or self._runs.waits(queue)
+        return None if busy or any(call.queue == queue for call in self._calls.values()) else FEW
 
     def _take_handed(self, boot: str, handed: Handed) -> None:
         """What a standing claim has got: a run, as by a claim that was answered."""

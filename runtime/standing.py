@@ -41,8 +41,8 @@ class _Forbidden(Exception):
 
 
 class Standing:
-    """`boot`: under which the worker claims. `room`: how many jobs of a queue may come, 0 or less where none must.
-    `take`: starts what was handed over, to that boot; `missed`: called when something may have been handed over and not
+    """`boot`: under which the worker claims. `room`: how many jobs of a queue may come, 0 or less where none must, None
+    where no more than may come already. `take`: starts what was handed over, to that boot; `missed`: called when something may have been handed over and not
     told."""
 
     def __init__(
@@ -51,7 +51,7 @@ class Standing:
         *,
         queues: Sequence[str],
         boot: Callable[[], str],
-        room: Callable[[str], int],
+        room: Callable[[str], int | None],
         take: Callable[[str, Handed], None],
         missed: Callable[[], None],
     ) -> None:
@@ -199,7 +199,10 @@ class Standing:
         """Queues, and for how many jobs to stand there from now on."""
         changes, now = {}, self._stage.clock.elapsed()
         for queue, stood in self._stood.items():
-            most = min(self._room(queue), MOST)
+            room = self._room(queue)
+            if room is None:
+                continue
+            most = min(room, MOST)
             if most <= 0:
                 if stood > 0:
                     changes[queue] = 0

@@ -66,7 +66,7 @@ class Scene:
 
     def __init__(self, *, offered: bool = True) -> None:
         self.claims = FakeClaims()
-        self.room = 20
+        self.room: int | None = 20
         self.full: set[str] = set()
         self.boot = "boot"
         self.stopping = asyncio.Event()  # nothing sleeps on the stage then
@@ -101,7 +101,8 @@ class Scene:
 
     def _take(self, boot: str, handed: Handed) -> None:
         self.taken.append((boot, handed.id))
-        self.room -= 1
+        if self.room is not None:
+            self.room -= 1
         self.standing.review()
 
     def _miss(self) -> None:
@@ -125,7 +126,7 @@ class Scene:
         for id in ids:
             self.claims.hearers[-1].told(Handed(queue, id, 1, b"{}"))
 
-    async def room_is(self, room: int) -> list[tuple[str, int]]:
+    async def room_is(self, room: int | None) -> list[tuple[str, int]]:
         self.room = room
         self.standing.review()
         return await self.settle()
@@ -193,6 +194,14 @@ async def test_once_it_has_rested_it_stands_again_though_nothing_else_changes(sc
         while len(scene.claims.stood) < 2:
             await asyncio.sleep(0.01)
     assert [jobs for _, _, jobs in scene.claims.stood] == [5, 5]
+
+
+async def test_while_there_may_be_room_in_a_moment_it_stands_as_before(scene: Scene) -> None:
+    await scene.settle()
+    assert await scene.room_is(None) == []
+    scene.is_handed("a", *"12345")
+    assert await scene.settle() == []
+    assert await scene.room_is(20) == [("a", MOST)]
 
 
 async def test_a_queue_without_room_is_left_and_the_others_are_not(scene: Scene) -> None:
