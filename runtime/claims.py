@@ -243,6 +243,8 @@ class Claims:
         if boot != self._host.boot:
             return  # it is recovered, with all that boot held
         if not self._host.lease_is_certain() and not self._stage.stopping.is_set():
+            if self._runs.knows(queue, handed.id, HANDED_DISPATCH):
+                return  # by its ticket; that may be forgotten once it is not told any more
             self._may_start.clear()
             self._spawn(self._take_later(boot, handed))
             return

@@ -115,6 +115,10 @@ class Runs:
         finally:
             del self._claims[number]
 
+    def knows(self, queue: str, job_id: str, dispatch: int) -> bool:
+        """Whether this boot has started that dispatch, and has not forgotten it."""
+        return (queue, job_id, dispatch) in self._dispatches
+
     def is_new(self, queue: str, job_id: str, dispatch: int) -> bool:
         """Whether this boot has not yet started that dispatch; from now on it has."""
         key = (queue, job_id, dispatch)

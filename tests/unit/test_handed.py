@@ -293,6 +293,22 @@ async def test_what_was_told_before_the_process_stood_still_for_its_lease_is_lef
     assert (scene.ran, len(scene.runs), scene.claims.free) == ([], 0, 3)
 
 
+async def test_what_was_started_by_its_ticket_is_not_started_again_though_it_is_told_before_a_heartbeat(
+    scene: Scene,
+) -> None:
+    scene.store.may_sync.clear()
+    await scene.arrives("job")
+    await scene.idle()
+    scene.certain = False
+    scene.hand("job")
+    scene.store.may_sync.set()
+    await scene.settle()
+    scene.claims.told_of_the_lease()  # by an answer that came too late
+    await scene.settle()
+    await scene.beats()
+    assert scene.ran == ["job"]
+
+
 async def test_what_waits_for_a_heartbeat_is_given_back_while_the_worker_stops(scene: Scene) -> None:
     scene.certain = False
     scene.hand("job")
