@@ -12,6 +12,11 @@ class EndsHearing(Protocol):
         nothing is told any more, of no queue."""
         ...
 
+    async def sync(self) -> None:
+        """Return once all that was told before this call has been heard, or `deaf` was called: a way may be lost
+        without a word."""
+        ...
+
     async def close(self) -> None: ...
 
 

@@ -75,6 +75,7 @@ class JobHandle:
             if found is not None:
                 return found
             heard = False
+            listener.doubt()
 
     async def _look_or_hear(self, ended: asyncio.Future[bytes | None], pause: float) -> Job | bytes | None:
         """After a pause look into the store, and listen meanwhile and for a while after. None: look again."""

@@ -20,6 +20,7 @@ from ..brokers.topology import Binding, Names, Queue, Topology
 from ..metadata.contract import Store
 from ..metadata.ends import Ends, EndsHearing
 from ..metadata.errors import StoreError, StoreUnavailable
+from .futures import looked_at
 from .wire import decode_events
 
 FINAL_EVENTS = ("completed", "failed", "cancelled", "expired")
@@ -41,6 +42,7 @@ class Listener:
         self._hearing: EndsHearing | None = None
         self._heard: set[str] = set()
         self._refused = False
+        self._asking: asyncio.Task[None] | None = None
         self._lately: dict[tuple[str, str], bytes | None] = {}  # ends that were told, and their results
         self._waiters: dict[tuple[str, str], dict[asyncio.Future[bytes | None], bool]] = {}  # and whether it is fresh
 
@@ -73,7 +75,16 @@ class Listener:
             if not waiting:
                 del self._waiters[queue, job_id]
 
+    def doubt(self) -> None:
+        """Nothing was told for a while: ask whether the store's way here is still there. What is told by it alone would
+        be waited for in vain."""
+        if self._hearing is not None and (self._asking is None or self._asking.done()):
+            self._asking = asyncio.get_running_loop().create_task(self._hearing.sync())
+            self._asking.add_done_callback(looked_at)
+
     async def close(self) -> None:
+        if self._asking is not None:
+            self._asking.cancel()
         hearing, self._hearing = self._hearing, None
         if hearing is not None:
             await hearing.close()

@@ -32,6 +32,10 @@ class _Hearing:
         self._queues[channel] = queue
         self._ear = await self._connection.hear((channel,), heard=self._heard, deaf=self._deaf, ear=self._ear)
 
+    async def sync(self) -> None:
+        if self._ear is not None:
+            await self._ear.sync()
+
     async def close(self) -> None:
         if self._ear is not None:
             await self._ear.close()

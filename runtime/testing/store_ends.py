@@ -75,6 +75,14 @@ class EndsConformance(StoreSuite):
         await scene.finish("\N{GREEK SMALL LETTER BETA}", result=b"2", history=b"run")
         assert [(await ear.next())[1:], (await ear.next())[1:]] == [("a", b"1"), ("\N{GREEK SMALL LETTER BETA}", b"2")]
 
+    async def test_what_was_told_before_has_been_heard_after_a_sync(self, store: Store, scene: Scene, ear: Ear) -> None:
+        another = Ear(store)
+        hearing = await another.hear(QUEUE)
+        await scene.run("job")
+        await hearing.sync()
+        assert not another.silent
+        await hearing.close()
+
     async def test_a_retry_is_no_end(self, scene: Scene, ear: Ear) -> None:
         await scene.start()
         await scene.finish(ending=Ending.RETRY)

@@ -27,9 +27,15 @@ class FakeEnds:
         self.fault: StoreError | StoreUnavailable | None = None
         self.answers = True
         self.hears: set[str] = set()
+        self.asked = 0
+        self.may_sync = asyncio.Event()
 
     async def hear(self, *, told: Callable[[str, str, bytes | None], None], deaf: Callable[[], None]) -> FakeEnds:
         return self
+
+    async def sync(self) -> None:
+        self.asked += 1
+        await self.may_sync.wait()
 
     async def add(self, queue: str) -> None:
         try:
@@ -101,3 +107,16 @@ async def test_where_a_queue_cannot_be_added_the_brokers_word_on_the_others_coun
     await fails(scene)
     scene.event("a", "chosen")
     assert ended.done()
+
+
+async def test_while_nothing_is_told_the_store_is_asked_whether_the_way_is_there_once_at_a_time(scene: Scene) -> None:
+    for _ in range(3):
+        scene.listener.doubt()
+        await asyncio.sleep(0)
+    assert scene.ends.asked == 1
+    scene.ends.may_sync.set()
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    scene.listener.doubt()
+    await asyncio.sleep(0)
+    assert scene.ends.asked == 2
