@@ -268,9 +268,8 @@ class Claims:
             self._runs.begin()
 
     async def _take_later(self, boot: str, handed: Handed) -> None:
-        """It may have been told before this process stood still for its lease, and be somebody else's by now: the next
-        heartbeat tells. Until then it is a claim without an answer."""
-        with self._runs.claiming():
+        """This process may have stood still for its lease since, and others have the job: the next heartbeat tells."""
+        with self._runs.claiming():  # until then it is one without an answer
             await self._may_start.wait()
             self._take_handed(boot, handed)
 
