@@ -42,8 +42,8 @@ class _Forbidden(Exception):
 
 class Standing:
     """`boot`: under which the worker claims. `room`: how many jobs of a queue may come, 0 or less where none must, None
-    where no more than may come already. `take`: starts what was handed over, to that boot; `missed`: called when something may have been handed over and not
-    told."""
+    where no more than may come already. `take`: starts what was handed over, to that boot; `missed`: called when
+    something may have been handed over and not told."""
 
     def __init__(
         self,
