@@ -55,6 +55,6 @@ for i, outcome in ipairs(outcomes) do
   answer[at - 1] = record and record[DISPATCH] or 0
   answer[at] = record and answer[at - 3] == 'refused' and other(record, outcome[3]) or ''
 end
-trim_grown(2 * #outcomes, now)
+trim_grown(2 * #outcomes + 30, now) -- a few more than need be: those that end next find nothing to prune
 flush()
 return answer

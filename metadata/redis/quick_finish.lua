@@ -1,4 +1,5 @@
--- Ends of first runs that completed, with a result or none, where nothing is to be pruned. See head.lua and finish.lua.
+-- Ends of first runs that completed, with a result or none, where nothing need be pruned now: a few more than are to be
+-- kept wait for more of them, or for the script `prune`. See head.lua and finish.lua.
 do
   local now, outcomes = input[1], input[3]
   local size = #outcomes
@@ -7,8 +8,10 @@ do
   local rare = redis.call('EXISTS', prefix .. 'dead', prefix .. 'surplus') > 0
   local ordinary = size > 0 and size <= MAX_BATCH and not (rare and redis.call('ZSCORE', prefix .. 'dead', owner))
   local group = ordinary and 'completed:' .. keep[3]
+  local excess = 0
   if ordinary and keep[2] then
-    ordinary = redis.call('ZCARD', prefix .. 'kept:' .. group) + size <= keep[2]
+    excess = redis.call('ZCARD', prefix .. 'kept:' .. group) + size - keep[2]
+    ordinary = excess <= math.min(MAX_BATCH, math.floor(keep[2] / 64))
   end
   local ids = {}
   for i = 1, ordinary and size or 0 do
@@ -66,7 +69,11 @@ do
   if ordinary then
     -- Frees before it takes, so that runs can end on a full server.
     redis.call('ZREM', prefix .. 'active:' .. owner, unpack(ids))
-    if rare then redis.call('HDEL', prefix .. 'surplus', group) end
+    if excess > 0 then
+      redis.call('HSET', prefix .. 'surplus', group, keep[2])
+    elseif rare then
+      redis.call('HDEL', prefix .. 'surplus', group)
+    end
     redis.call('HSET', prefix .. 'record', unpack(rows))
     redis.call('HSET', prefix .. 'history', unpack(history))
     if #results > 0 then redis.call('HSET', prefix .. 'result', unpack(results)) end

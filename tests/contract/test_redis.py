@@ -7,6 +7,7 @@ import re
 import threading
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
+from typing import TYPE_CHECKING
 
 import pytest
 import pytest_asyncio
@@ -26,7 +27,7 @@ from callboard.metadata.contract import (
     Workers,
 )
 from callboard.metadata.errors import StoreRefused, StoreUnavailable
-from callboard.metadata.job import Deduplication, Keep, NewJob
+from callboard.metadata.job import Deduplication, Keep, NewJob, State
 from callboard.metadata.redis import RedisStore
 from callboard.metadata.redis.keys import Keys
 from callboard.metadata.redis.scripts import read_scripts
@@ -34,6 +35,9 @@ from callboard.runtime.clock import SystemClock
 from callboard.runtime.testing.stores import Cut, Line, store_conformance
 from redis_space import RedisSpace
 from redis_suite import RedisConformance
+
+if TYPE_CHECKING:
+    from callboard.runtime.testing.store_scene import Scene
 
 HOSTILE = [
     "plain",
@@ -66,6 +70,17 @@ class TestRedisStore(RedisConformance):
 
     async def make_cut(self, store: Store, stack: AsyncExitStack) -> Cut:
         return await cut_off(self._url, self._spaces[store].namespace, self.time_limit, stack)
+
+    async def test_a_group_outgrows_its_count_by_a_64th_at_most_until_the_next_prune(self, scene: Scene) -> None:
+        queue = scene.new("any").queue
+        for n in range(140):
+            await scene.run(f"{n:03}", keep=Keep(count=64, group="task"))
+            counts = await scene.inspection.counts([queue])
+            assert counts[queue].completed <= 65
+            scene.step(10)
+        await scene.prune()
+        page = await scene.inspection.page(queue, State.COMPLETED, offset=0, limit=100, newest_first=False)
+        assert [job.id for job in page] == [f"{n:03}" for n in range(140 - 64, 140)]
 
 
 async def cut_off(url: str, namespace: str, time_limit: float, stack: AsyncExitStack) -> Cut:
