@@ -13,9 +13,7 @@ from typing import Any
 from redis.exceptions import RedisError
 
 from .address import Address
-from .pipe import Pipe, Where, encode
-
-_PING = encode(b"PING")
+from .pipe import PING, Pipe, Where, encode
 
 
 class Ear(Pipe):
@@ -37,7 +35,7 @@ class Ear(Pipe):
         """Return once all has been heard that was published before, or is lost."""
         if self._usable:
             with suppress(RedisError, OSError):
-                await self.ask([_PING])
+                await self.ask([PING])
 
     async def close(self) -> None:
         self._over = True

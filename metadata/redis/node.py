@@ -38,7 +38,7 @@ class Node:
         self.name = name
         self.client = Redis(connection_pool=connections)
         self._large = Pipe(address, where=where)
-        self._small = Pipe(address, where=where)
+        self._small = Pipe(address, where=where, yields=True)
         self._turns = asyncio.Semaphore(LARGE_AT_ONCE)
         self._timeout = address.timeout
         self._address = address

@@ -14,9 +14,7 @@ import pytest
 from redis.exceptions import AuthenticationError
 
 from callboard.metadata.redis.address import parse
-from callboard.metadata.redis.pipe import Lost, Pipe, encode
-
-PING = encode(b"PING")
+from callboard.metadata.redis.pipe import PING, Lost, Pipe, encode
 
 
 class Doorkeeper:
@@ -123,3 +121,42 @@ async def test_several_calls_that_are_written_to_a_connection_which_was_reset_ar
         await pipe.close()
     gc.collect()
     assert told == []
+
+
+async def test_a_pipe_that_yields_asks_for_something_else_before_a_call_that_comes_alone_and_not_under_load() -> None:
+    came: list[bytes] = []
+    may_answer = asyncio.Event()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while head := await reader.readline():
+            parts = [(await reader.readline(), await reader.readline())[1].strip() for _ in range(int(head[1:]))]
+            came.append(parts[0])
+            await may_answer.wait()
+            writer.write(b"+%b\r\n" % parts[0])
+        writer.close()
+
+    listening = await asyncio.start_server(serve, "127.0.0.1", 0)
+    host, port = listening.sockets[0].getsockname()
+
+    async def here() -> tuple[str, int]:
+        return host, port
+
+    pipe = Pipe(parse(f"redis://127.0.0.1:{port}/0"), where=here, yields=True)
+    may_answer.set()
+    assert await pipe.ask([encode(b"ONE")]) == [b"ONE"]
+    may_answer.clear()
+    two, three = (asyncio.create_task(pipe.ask([encode(name)])) for name in (b"TWO", b"THREE"))
+    await asyncio.sleep(0.01)
+    may_answer.set()
+    assert [await two, await three] == [[b"TWO"], [b"THREE"]]
+    assert came == [b"PING", b"ONE", b"PING", b"TWO", b"THREE"]
+    may_answer.clear()
+    lost = asyncio.create_task(pipe.ask([encode(b"FOUR")]))
+    await asyncio.sleep(0.01)
+    pipe.drop()
+    with pytest.raises(Lost):
+        await lost
+    may_answer.set()
+    await pipe.close()
+    listening.close()
+    await listening.wait_closed()
