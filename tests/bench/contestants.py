@@ -106,6 +106,7 @@ TASKIQ = Contestant(
 RAW = Contestant(
     name="aio-pika",
     script="aio_pika_messages.py",
+    worker=(str(SCRIPTS / "aio_pika_messages.py"), "receive"),
     packages=("aio-pika",),
     settings="raw publish, confirmed, and consume with prefetch 200: no task, no job",
     keeps="nothing",

@@ -43,7 +43,7 @@ LATENCIES = (("**one job when idle**, ms to its start", "start"), ("**one job wh
 
 
 class Ratio(Struct, frozen=True, kw_only=True):
-    """`values`: one a round. `at_least`, `at_most`: the target."""
+    """`values`: one a round. `at_least`, `at_most`: the target; neither: for orientation."""
 
     name: str
     values: Sequence[float]
@@ -56,7 +56,15 @@ class Ratio(Struct, frozen=True, kw_only=True):
         return (self.at_least is None or middle >= self.at_least) and (self.at_most is None or middle <= self.at_most)
 
     @property
+    def verdict(self) -> str:
+        if not self.target:
+            return ""
+        return "yes" if self.reached else "**no**"
+
+    @property
     def target(self) -> str:
+        if self.at_least is None and self.at_most is None:
+            return ""
         return f">= {self.at_least:g}" if self.at_least is not None else f"<= {self.at_most:g}"
 
 
@@ -136,5 +144,5 @@ def ratios(figures: dict[str, Figures]) -> list[Ratio]:
 def ratio_table(found: Sequence[Ratio]) -> list[str]:
     lines = ["| ratio, round by round | median (least..most) | target | reached |", "|---|---:|---:|---|"]
     for ratio in found:
-        lines.append(_row(ratio.name, [cell(ratio.values), ratio.target, "yes" if ratio.reached else "**no**"]))
+        lines.append(_row(ratio.name, [cell(ratio.values), ratio.target, ratio.verdict]))
     return lines
