@@ -106,8 +106,10 @@ class Listener:
         try:
             if self._hearing is None:
                 self._hearing = await self._store.get(Ends).hear(told=self._tell, deaf=self._deaf)
-            await self._hearing.add(queue)
-            self._heard.add(queue)
+            hearing = self._hearing
+            await hearing.add(queue)
+            if self._hearing is hearing:  # else it was lost behind that answer
+                self._heard.add(queue)
         except StoreUnavailable:
             pass
         except StoreError as error:

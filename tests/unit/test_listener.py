@@ -26,11 +26,14 @@ class FakeEnds:
     def __init__(self) -> None:
         self.fault: StoreError | StoreUnavailable | None = None
         self.answers = True
+        self.is_lost_after = False  # the next answer
+        self.deaf: Callable[[], None] = lambda: None
         self.hears: set[str] = set()
         self.asked = 0
         self.may_sync = asyncio.Event()
 
     async def hear(self, *, told: Callable[[str, str, bytes | None], None], deaf: Callable[[], None]) -> FakeEnds:
+        self.deaf = deaf
         return self
 
     async def sync(self) -> None:
@@ -44,6 +47,8 @@ class FakeEnds:
             if not self.answers:
                 await asyncio.get_running_loop().create_future()
             self.hears.add(queue)
+            if self.is_lost_after:
+                self.deaf()
         except BaseException:
             self.hears.clear()
             raise
@@ -96,16 +101,29 @@ async def away(scene: Scene) -> None:
     await scene.listener.watch("b", "job")
 
 
-FAILING = pytest.mark.parametrize("fails", [forbidden, given_up, away], ids=lambda one: one.__name__)
+async def lost(scene: Scene) -> None:
+    scene.ends.is_lost_after = True
+    await scene.listener.watch("b", "job")
+
+
+FAILING = pytest.mark.parametrize("fails", [forbidden, given_up, away, lost], ids=lambda one: one.__name__)
 
 
 @FAILING
 async def test_where_a_queue_cannot_be_added_the_brokers_word_on_the_others_counts(
     scene: Scene, fails: Callable[[Scene], Any]
 ) -> None:
-    ended = await scene.listener.watch("a", "chosen")
+    ended, other = await scene.listener.watch("a", "chosen"), await scene.listener.watch("a", "other")
     await fails(scene)
     scene.event("a", "chosen")
+    assert ended.done()
+    assert not other.done()
+
+
+async def test_of_a_queue_whose_connection_was_lost_behind_its_answer_the_brokers_word_counts(scene: Scene) -> None:
+    scene.ends.is_lost_after = True
+    ended = await scene.listener.watch("b", "chosen")
+    scene.event("b", "chosen")
     assert ended.done()
 
 
