@@ -243,6 +243,7 @@ class Runs:
     def _ended(self, run: Run) -> None:
         self._forgettable.append((self._next_claim, (run.queue, run.ticket.id, run.ticket.dispatch)))
         self.lost_before -= run.claimed.stalled > 0
+        run.context = None  # which knows the run: the two would be left to the garbage collector, and stop the loop
         if self._runs.get(run.key) is run:
             del self._runs[run.key]
         if not self._runs:

@@ -228,9 +228,7 @@ def serve(app: Callboard, kinds: Sequence[str], options: Options, *, parent: Par
     deployment = Deployment(app, actors, options, watched=True)
     _announce(app.settings, kinds)
     flush = export_spans("callboard " + " ".join(kinds)) if app.settings.tracing else None
-    # What has been imported stays: looking through it for garbage would stop the loop for 30 ms now and then.
-    gc.collect()
-    gc.freeze()
+    _set_aside()
     with asyncio.Runner(loop_factory=loop_factory()) as runner:
         code, told = FAILURE, "ended in order"
         try:
@@ -291,26 +289,33 @@ def _leave(code: int, told: str) -> None:
 
 async def _run(deployment: Deployment, parent: Parent | None) -> None:
     deployment.stop_on_signals()
-    if parent is None:
-        await deployment.run()
-        return
-    loop, lifeline = asyncio.get_running_loop(), parent.lifeline
+    loop = asyncio.get_running_loop()
+
+    async def when_started() -> None:
+        await deployment.started.wait()
+        _set_aside()  # what the connections needed, too
+        if parent is not None:
+            parent.started()
 
     def orphaned() -> None:
-        loop.remove_reader(lifeline)
+        if parent is not None:
+            loop.remove_reader(parent.lifeline)
         log.warning("the parent process is gone; stopping")
         deployment.stop()
 
-    async def tell() -> None:
-        await deployment.started.wait()
-        parent.started()
-
-    loop.add_reader(lifeline, orphaned)
-    telling = asyncio.create_task(tell())
+    if parent is not None:
+        loop.add_reader(parent.lifeline, orphaned)
+    starting = asyncio.create_task(when_started())
     try:
         await deployment.run()
     finally:
-        telling.cancel()
+        starting.cancel()
+
+
+def _set_aside() -> None:
+    """What has been imported stays: looking through it for garbage would stop the loop for 30 ms now and then."""
+    gc.collect()
+    gc.freeze()
 
 
 def loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
