@@ -25,7 +25,7 @@ async def test_a_killed_intake_loses_no_submission_and_makes_no_second_job(
     tmp_path: Path, seed: int, redis_url: str, amqp_url: str
 ) -> None:
     async with Door(tmp_path, seed=seed, store=redis_url, broker=amqp_url) as door:
-        await kill_while_taking_in(door, count=1000, intakes=1)
+        await kill_while_taking_in(door, count=4000, intakes=1)
 
 
 @pytest.mark.soak
